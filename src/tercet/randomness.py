@@ -1,0 +1,41 @@
+"""Digests and seeds: the same words always give the same bytes, whatever the process or the order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+DIGEST_HEX = 32  # 128 bits: a billion records collide with probability 1e-21
+
+
+def canonical_json(value: Any) -> str:
+    """Write JSON in one spelling only: sorted keys, no spaces, UTF-8 kept, no NaN.
+
+    Raises:
+        ValueError: a float is NaN or infinite, which JSON can't hold.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(*parts: str | bytes | Mapping[str, Any]) -> str:
+    """Hash `parts` into 32 hex digits; each part is length-prefixed, so ("ab", "c") differs from ("a", "bc")."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Mapping):
+            part = canonical_json(part)
+        raw = part.encode() if isinstance(part, str) else part
+        hasher.update(len(raw).to_bytes(8, "big"))
+        hasher.update(raw)
+    return hasher.hexdigest()[:DIGEST_HEX]
+
+
+def seed_for(recipe_seed: int, item_key: str, stage: str, attempt: int = 0) -> int:
+    """Derive a 63-bit seed for one item in one stage: independent of position, worker and order."""
+    return int(digest(str(recipe_seed), item_key, stage, str(attempt))[:16], 16) >> 1
+
+
+def answer_key(item_key: str, stage: str, turn: int, attempt: int, request: Mapping[str, Any], model: str) -> str:
+    """Name one expensive answer: asking the same model the same thing for the same item is asked once."""
+    return digest(item_key, stage, str(turn), str(attempt), request, model)
