@@ -44,8 +44,9 @@ class PayloadType:
 
     `columns` is the Arrow schema of the payload alone; `features` is the Hugging Face feature of each column
     (`{"audio": {"_type": "Audio", "sampling_rate": 16000}}`). A column in `media` is bytes in a payload and
-    `struct<bytes, path>` in the schema; `media` maps it to its file suffix (`{"audio": "flac"}`). `fingerprint` hashes the *decoded* content (PCM,
-    pixels, canonical JSON), never encoded bytes, so that another encoder gives the same record.
+    `struct<bytes, path>` in the schema; `media` maps it to its file suffix (`{"audio": "flac"}`). `fingerprint` hashes
+    the *decoded* content (PCM, pixels, canonical JSON), never encoded bytes, so that another encoder gives the same
+    record.
     """
 
     version: int
@@ -91,6 +92,14 @@ class Answers(Protocol):
     def reserve(self, *, requests: int = 1, tokens: int = 0) -> None:
         """Book spending before it happens; raises BudgetError when the budget has no room for it."""
 
+    async def keep_async(
+        self, key: str, value: bytes, *, requests: int = 0, tokens: int = 0, money: float = 0.0
+    ) -> None:
+        """Do as `keep` without holding up the event loop."""
+
+    async def reserve_async(self, *, requests: int = 1, tokens: int = 0) -> None:
+        """Do as `reserve` without holding up the event loop."""
+
 
 class NoAnswers:
     """Answers that remember nothing: for previews and tests."""
@@ -103,6 +112,14 @@ class NoAnswers:
         """Keep nothing."""
 
     def reserve(self, *, requests: int = 1, tokens: int = 0) -> None:
+        """Allow everything."""
+
+    async def keep_async(
+        self, key: str, value: bytes, *, requests: int = 0, tokens: int = 0, money: float = 0.0
+    ) -> None:
+        """Keep nothing."""
+
+    async def reserve_async(self, *, requests: int = 1, tokens: int = 0) -> None:
         """Allow everything."""
 
 

@@ -23,9 +23,8 @@ def digest(*parts: str | bytes | Mapping[str, Any]) -> str:
     """Hash `parts` into 32 hex digits; each part is length-prefixed, so ("ab", "c") differs from ("a", "bc")."""
     hasher = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Mapping):
-            part = canonical_json(part)
-        raw = part.encode() if isinstance(part, str) else part
+        text = canonical_json(part) if isinstance(part, Mapping) else part
+        raw = text.encode() if isinstance(text, str) else text
         hasher.update(len(raw).to_bytes(8, "big"))
         hasher.update(raw)
     return hasher.hexdigest()[:DIGEST_HEX]

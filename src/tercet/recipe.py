@@ -20,6 +20,7 @@ from tercet.randomness import canonical_json, digest
 from tercet.yaml_lines import Located, read_yaml
 
 RECIPE_VERSION = 1
+LATER_KEYS = ("budget", "train", "evaluate", "export")  # may change without changing a record
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -130,9 +131,14 @@ class Recipe:
         return str(self.sections.name)
 
     @property
+    def data_content(self) -> dict[str, Any]:
+        """The part of the recipe that decides what the records are; training, evaluation and budget don't."""
+        return {key: value for key, value in self.data.items() if key not in LATER_KEYS}
+
+    @property
     def digest(self) -> str:
-        """Digest of the recipe's content; comments and layout don't count."""
-        return digest(canonical_json(self.data))
+        """Digest of the part that decides the records; comments and layout don't count."""
+        return digest(self.data_content)
 
     def modality_sections(self) -> Iterator[tuple[str, Any]]:
         """Yield (name, section) for each modality the recipe fills, in alphabetical order."""

@@ -1,4 +1,4 @@
-"""Read what the user brings: a term list, a folder of documents, real examples. Every input is hostile until checked."""
+"""Read what the user brings: a term list, documents, real examples. Every input is hostile until checked."""
 
 from __future__ import annotations
 

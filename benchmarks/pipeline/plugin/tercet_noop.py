@@ -1,0 +1,122 @@
+"""A modality that does nothing: what is left is the pipeline's own cost per record."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from tercet.backends import ChatRequest, OpenAIBackend
+from tercet.modality import Modality, Needs, PayloadType, Planning, Resources
+from tercet.randomness import digest
+from tercet.recipe import Section
+from tercet.records import Candidate, Item, Made, ModelUse, Verdict
+
+MODEL = ModelUse("none", "", "none", "free")
+
+
+class Pass(Section):
+    """Switches the gate on."""
+
+
+class Gates(Section):
+    """The gates."""
+
+    passing: Pass | None = Pass()
+
+
+class NoopRecipe(Section):
+    """How many records, and where the endpoint is (empty: none is asked)."""
+
+    records: int = 1000
+    url: str = ""
+    concurrency: int = 32
+    gates: Gates = Gates()
+
+
+@dataclass(frozen=True)
+class NoopPlan:
+    """Numbers from 0."""
+
+    section: NoopRecipe
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return self.section.records
+
+    def item(self, index: int) -> Item:
+        """Plan one number."""
+        return Item("noop", "endpoint" if self.section.url else "count", "train", {"number": index}, index)
+
+
+def plan(section: NoopRecipe, planning: Planning) -> NoopPlan:
+    """Plan the numbers."""
+    del planning
+    return NoopPlan(section)
+
+
+payload = PayloadType(
+    version=1,
+    columns=pa.schema([("text", pa.string())]),
+    features={"text": {"_type": "Value", "dtype": "string"}},
+    fingerprint=lambda columns: digest(columns["text"]),
+)
+
+
+class Count:
+    """Writes each number as text."""
+
+    needs: ClassVar[Needs] = Needs(memory_gib=0.2)
+    batch_size: ClassVar[int] = 256
+
+    def __init__(self, section: NoopRecipe, resources: Resources) -> None:
+        del section, resources
+
+    def __call__(self, items: Sequence[Item]) -> Iterator[Made]:
+        """Make the payloads."""
+        for item in items:
+            yield Made({"text": str(item.spec["number"])}, MODEL)
+
+
+class Endpoint:
+    """Asks an OpenAI-compatible endpoint once per item."""
+
+    def __init__(self, section: NoopRecipe, resources: Resources) -> None:
+        del resources
+        self.concurrency = section.concurrency
+        self.backend = OpenAIBackend(section.url, "noop", concurrency=section.concurrency)
+
+    async def make(self, item: Item) -> Made:
+        """Ask for one completion."""
+        request = ChatRequest(({"role": "user", "content": str(item.spec["number"])},), 16, 0.0, 0)
+        completion = await self.backend.complete(request)
+        return Made({"text": f"{item.spec['number']}: {completion.text}"}, MODEL)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.backend.aclose()
+
+
+class Passing:
+    """Passes everything."""
+
+    needs: ClassVar[Needs] = Needs(memory_gib=0.2)
+    batch_size: ClassVar[int] = 256
+
+    def __init__(self, section: Pass, resources: Resources) -> None:
+        del section, resources
+
+    def __call__(self, batch: Sequence[Candidate]) -> Sequence[Verdict]:
+        """Judge nothing."""
+        return [Verdict("passing", passed=True)] * len(batch)
+
+
+modality = Modality(
+    name="noop",
+    extra="noop",
+    recipe_model="tercet_noop:NoopRecipe",
+    payload="tercet_noop:payload",
+    plan="tercet_noop:plan",
+    generators={"count": "tercet_noop:Count", "endpoint": "tercet_noop:Endpoint"},
+    gates={"passing": "tercet_noop:Passing"},
+)
