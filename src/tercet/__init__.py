@@ -1,11 +1,37 @@
 """tercet: synthetic training data in word, sound and image, measured gates, adapters, and an honest decision.
 
+    recipe = tercet.load_recipe("pharmacy.yaml")
+    tercet.preview(recipe, 3)
+    tercet.run(recipe)
+    tercet.train(recipe)
+    tercet.evaluate(recipe)
+
 The command line calls exactly these functions; importing this package imports no torch.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from tercet.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "__version__", "load_recipe"]
+__all__ = ["Recipe", "__version__", "evaluate", "export", "load_recipe", "preview", "report", "run", "status", "train"]
+
+_CALLS = {  # imported on first use: `import tercet` stays light
+    "preview": "tercet.pipeline.preview:preview",
+    "run": "tercet.pipeline.run:run_recipe",
+    "status": "tercet.store.summary:read_summary",
+    "report": "tercet.report:write_report",
+    "export": "tercet.export:export",
+    "train": "tercet.train:train_recipe",
+    "evaluate": "tercet.evaluate:evaluate_recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CALLS:
+        raise AttributeError(f"module 'tercet' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, _, attribute = _CALLS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

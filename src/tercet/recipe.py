@@ -228,6 +228,8 @@ def _say(fault: Mapping[str, Any]) -> str:
     }.get(fault["type"])
     if plain:
         return f"{shown} {plain.format(**context)}"
+    if fault["type"] in {"model_type", "dict_type"}:
+        return f"{shown}: should be a mapping of keys"
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{shown}: should be {message}" if fault["msg"].startswith("Input should be ") else f"{shown}: {message}"
 

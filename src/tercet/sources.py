@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tercet.errors import SourceError
 from tercet.files import safe_join
@@ -163,7 +163,7 @@ def _manifest_rows(manifest: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     delimiter = "\t" if manifest.suffix == ".tsv" else ","
     first = text.split("\n", 1)[0].strip().split(delimiter)
     names = None if "file" in first else ["file", "text"]
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader: csv.DictReader[str] = csv.DictReader(io.StringIO(text), names, delimiter=delimiter, quoting=quoting)
     for row in reader:
         if None in row or None in row.values():

@@ -23,13 +23,14 @@ class Located:
 
     def place(self, keys: Keys) -> str:
         """Give `file:line` of the longest known prefix of `keys`."""
+        keys = _spelled(keys)
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return f"{self.path.name}:{self.lines.get(keys, 1)}"
 
     def has(self, keys: Keys) -> bool:
         """Say whether the document has this key path."""
-        return keys in self.lines
+        return _spelled(keys) in self.lines
 
 
 def read_yaml(path: Path) -> Located:
@@ -49,6 +50,10 @@ def read_yaml(path: Path) -> Located:
     except OSError as error:
         raise RecipeError(f"{path}: can't be read: {error.strerror}") from error
     try:
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.AliasToken):  # nested aliases can blow a small file up to any size
+                line = token.start_mark.line + 1
+                raise RecipeError(f"{path.name}:{line}: alias *{token.value}: not allowed here; write the value out")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[Keys, int] = {}
         if node is not None:
@@ -62,12 +67,14 @@ def read_yaml(path: Path) -> Located:
 
 
 def _walk(node: yaml.Node, keys: Keys, lines: dict[Keys, int], path: Path) -> None:
-    """Record the line of each key below `node`; an alias is visited where it stands."""
+    """Record the line of each key below `node`."""
     lines.setdefault(keys, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
-            here = (*keys, key_node.value)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RecipeError(f"{path.name}:{line}: a key that is itself a list or mapping; use a plain word")
+            here = (*keys, key_node.value)
             if here in lines:
                 name = ".".join(str(key) for key in here)
                 raise RecipeError(f"{path.name}:{line}: {name}: given twice (first in line {lines[here]}); keep one")
@@ -75,4 +82,9 @@ def _walk(node: yaml.Node, keys: Keys, lines: dict[Keys, int], path: Path) -> No
             _walk(value_node, here, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for position, child in enumerate(node.value):
-            _walk(child, (*keys, position), lines, path)
+            _walk(child, (*keys, str(position)), lines, path)
+
+
+def _spelled(keys: Keys) -> Keys:
+    """Spell keys as the file does: `1: x` has the key "1" here, whatever YAML makes of it."""
+    return tuple(str(key) for key in keys)

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from tercet.backends import ChatRequest, OpenAIBackend
 from tercet.modality import Modality, Needs, PayloadType, Planning, Resources
 from tercet.randomness import digest
 from tercet.recipe import Section
@@ -82,12 +81,16 @@ class Endpoint:
     """Asks an OpenAI-compatible endpoint once per item."""
 
     def __init__(self, section: NoopRecipe, resources: Resources) -> None:
+        from tercet.backends import OpenAIBackend
+
         del resources
         self.concurrency = section.concurrency
         self.backend = OpenAIBackend(section.url, "noop", concurrency=section.concurrency)
 
     async def make(self, item: Item) -> Made:
         """Ask for one completion."""
+        from tercet.backends import ChatRequest
+
         request = ChatRequest(({"role": "user", "content": str(item.spec["number"])},), 16, 0.0, 0)
         completion = await self.backend.complete(request)
         return Made({"text": f"{item.spec['number']}: {completion.text}"}, MODEL)
