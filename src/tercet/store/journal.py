@@ -60,13 +60,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        is_new = not path.exists()
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            if is_new:
-                self._create()
+            self._create()
             self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._check()
         except sqlite3.Error as error:
@@ -78,6 +76,9 @@ class Journal:
         self._writer.start()
 
     def _create(self) -> None:
+        """Create the tables in one transaction, unless they are there: a kill leaves all of them or none."""
+        if self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            return
         self._connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.strip().split(";\n"):
             self._connection.execute(statement)
