@@ -1,0 +1,80 @@
+"""Whisper as a listener: greedy transcripts of 16 kHz clips in padded batches of one fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+WINDOW_SAMPLES = 30 * SAMPLE_RATE  # Whisper hears exactly 30 seconds, padded or cut
+MAX_NEW_TOKENS = 128  # 30 s of fast English stay below 120 tokens
+
+Clip = npt.NDArray[np.float32]
+
+
+class Transcriber:
+    """A Whisper model loaded once, on a GPU when there is one.
+
+    Args:
+        model_dir: folder with config, safetensors weights, tokenizer and feature extractor, as transformers saves it.
+        language: code such as "en"; ignored by English-only models.
+        batch_size: clips per forward pass; a last smaller batch is padded with silence, so that a clip's transcript
+            does not depend on how many came with it.
+    """
+
+    def __init__(self, model_dir: Path, language: str = "en", batch_size: int = 8) -> None:
+        from tercet.compat import quiet_transformers
+
+        quiet_transformers()
+        import torch
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processor: Any = WhisperProcessor.from_pretrained(str(model_dir))
+        self.model: Any = WhisperForConditionalGeneration.from_pretrained(str(model_dir)).eval().to(self.device)
+        self.batch_size = batch_size
+        self.options = generation_options(self.model, language)
+
+    def __call__(self, clips: Sequence[Clip], progress: Callable[[int], None] = lambda _: None) -> list[str]:
+        """Transcribe mono clips at 16 kHz; what lies behind 30 seconds is not heard."""
+        heard: list[str] = []
+        for start in range(0, len(clips), self.batch_size):
+            batch = [clip[:WINDOW_SAMPLES] for clip in clips[start : start + self.batch_size]]
+            silence = np.zeros(SAMPLE_RATE, np.float32)
+            heard += self._hear([*batch, *[silence] * (self.batch_size - len(batch))])[: len(batch)]
+            progress(len(heard))
+        return heard
+
+    def _hear(self, batch: Sequence[Clip]) -> list[str]:
+        import torch
+
+        features = log_mel(self.processor, batch).to(self.device)
+        with torch.inference_mode():
+            encoded = self.model.get_encoder()(features)
+            return self.read(encoded)
+
+    def read(self, encoded: Any) -> list[str]:
+        """Decode encoder outputs (a BaseModelOutput of shape [N, 1500, D]) greedily."""
+        tokens = self.model.generate(encoder_outputs=encoded, **self.options)
+        texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+
+def log_mel(processor: Any, clips: Sequence[Clip]) -> Any:
+    """Give Whisper's log-mel features [N, mels, 3000] of clips, padded to 30 seconds."""
+    return processor.feature_extractor(list(clips), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+
+
+def generation_options(model: Any, language: str) -> dict[str, Any]:
+    """Pin greedy decoding: nothing that an older checkpoint's generation_config holds may steer it."""
+    config = model.generation_config
+    config.forced_decoder_ids = None
+    config.max_length = None
+    options: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1, "do_sample": False}
+    if getattr(config, "is_multilingual", False):
+        options |= {"language": language.split("-")[0], "task": "transcribe"}
+    return options

@@ -1,0 +1,1 @@
+"""Evaluation: base against tuned on the same frozen items, with intervals and a decision."""

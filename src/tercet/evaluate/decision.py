@@ -1,0 +1,55 @@
+"""The decision, always with the numbers that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tercet.evaluate.statistics import Comparison
+
+FALSE_TRIGGERS_PER_100 = 0.1  # domain words heard where none was said, per 100 words
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with an adapter, and why: one line per rule, each with its numbers."""
+
+    verdict: Literal["promote", "hold", "decline"]
+    reasons: tuple[str, ...]
+
+
+def decide(
+    primary: Comparison,
+    general: Mapping[str, Comparison],
+    others: Comparison | None,
+    false_triggers: float,
+    *,
+    margin: float,
+    names: tuple[str, str] = ("B-WER", "U-WER"),
+) -> Decision:
+    """Decide by the rules of DESIGN section 9; lower is better for every metric, all in points.
+
+    `primary` is the domain metric, `general` the change on each general set, `others` the words off the domain,
+    `false_triggers` the tuned model's, per 100 words. Promote needs every rule; decline needs one wholly broken.
+    """
+    rules: list[tuple[bool, bool, str]] = []  # (holds, is wholly broken, what was found)
+    rules.append((primary.is_better, primary.is_worse, f"{names[0]} {_say(primary)}: must lie wholly below 0"))
+    for name, change in general.items():
+        found = f"general set {name} {_say(change)}: its upper end must be at most +{margin:g}"
+        rules.append((change.high <= margin, change.low > margin, found))
+    if not general:
+        rules.append((False, False, "no general set was evaluated: forgetting is unknown"))
+    if others is not None:
+        rules.append((not others.is_worse, False, f"{names[1]} {_say(others)}: must not lie wholly above 0"))
+    found = f"false triggers {false_triggers:.3f} per 100 words: at most {FALSE_TRIGGERS_PER_100:g}"
+    rules.append((false_triggers <= FALSE_TRIGGERS_PER_100, False, found))
+    reasons = tuple(f"{'holds' if holds else 'fails'}: {text}" for holds, _, text in rules)
+    if all(holds for holds, _, _ in rules):
+        return Decision("promote", reasons)
+    return Decision("decline" if any(broken for _, broken, _ in rules) else "hold", reasons)
+
+
+def _say(change: Comparison) -> str:
+    interval = f"{change.low:+.2f} to {change.high:+.2f}"
+    return f"{change.base:.2f} -> {change.tuned:.2f} (change {change.change:+.2f}, {interval})"
