@@ -1,0 +1,74 @@
+# Two commands to know: `make demo` (the main job) and `make test`. Each sets itself up in .venv and never needs root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WEIGHTS := $(VENV)/.weights
+CONSTRAINTS ?= constraints.txt
+STARTED := $(shell date +%s)
+# The first Python of at least 3.11 that can make an environment; the pinned set was resolved with 3.11.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 /usr/bin/python3; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-crash test-long lint types wheel bench install weights tree clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) $(WEIGHTS) ## the main job: recipes/pharmacy.yaml end to end, with its time and memory budget
+	@$(BIN)/python tools/demo.py recipes/pharmacy.yaml --started $(STARTED) --stamp $(INSTALLED) --stamp $(WEIGHTS) $(ARGS)
+
+test: $(INSTALLED) $(WEIGHTS) ## every test but the slow ones; needs no network once set up (ARGS='-k name' to choose)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-crash: $(INSTALLED) $(WEIGHTS) ## kill the run at every write, fsync and rename (about an hour)
+	@TERCET_CRASH_POINTS=all $(BIN)/python -m pytest tests/core/crash --timeout=7200 $(ARGS)
+
+test-long: $(INSTALLED) $(WEIGHTS) ## the slow tests
+	@$(BIN)/python -m pytest -m slow --timeout=7200 $(ARGS)
+
+lint: $(INSTALLED) ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy, strict
+	@$(BIN)/mypy
+
+wheel: $(INSTALLED) ## build dist/*.whl
+	@rm -rf dist
+	@$(BIN)/python -m build --wheel --no-isolation .
+
+bench: $(INSTALLED) $(WEIGHTS) ## the pipeline benchmarks; results go to benchmarks/results
+	@for script in benchmarks/pipeline/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+install: $(INSTALLED) ## set up .venv
+
+weights: $(WEIGHTS) ## fetch the model weights that tests and demo use
+
+tree: $(INSTALLED) ## write the README's tree from the packages' own first lines
+	@$(BIN)/python tools/tree.py --write
+
+clean: ## remove .venv, build output and caches; model weights and runs stay
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(INSTALLED): $(CONSTRAINTS) pyproject.toml tools/fix_torchaudio.py
+	@[ -n "$(PYTHON)" ] || { echo "no Python >= 3.11 with the venv module; install one (Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "== install: the pinned packages into $(VENV) (about 2 minutes and 3 GB; more with a CUDA build of torch)"
+	@start=$$(date +%s); \
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[all,dev]'; \
+	$(BIN)/python tools/fix_torchaudio.py; \
+	echo $$(( $$(date +%s) - start )) > $@
+
+$(WEIGHTS): $(INSTALLED) tools/weights.txt
+	@echo "== weights: model weights for tests and demo, into tercet's cache (about 300 MB)"
+	@start=$$(date +%s); \
+	$(BIN)/tercet models get $$(grep -v '^#' tools/weights.txt); \
+	echo $$(( $$(date +%s) - start )) > $@
