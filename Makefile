@@ -63,7 +63,7 @@ $(INSTALLED): $(CONSTRAINTS) pyproject.toml tools/fix_torchaudio.py
 	@echo "== install: the pinned packages into $(VENV) (about 2 minutes and 3 GB; more with a CUDA build of torch)"
 	@start=$$(date +%s); \
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[all,dev]'; \
+	$(BIN)/python -m pip install -qq -c $(CONSTRAINTS) -e '.[all,dev]'; \
 	$(BIN)/python tools/fix_torchaudio.py; \
 	echo $$(( $$(date +%s) - start )) > $@
 
