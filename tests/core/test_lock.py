@@ -60,9 +60,7 @@ def test_a_read_only_directory_is_said(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(
-        StoreError, match=f"run.lock: can't be written: {os.strerror(code)}; free space or fix the perm"
-    ):
+    with pytest.raises(StoreError, match=f"run.lock: can't be written: {os.strerror(code)}; free space"):
         RunLock(tmp_path).__enter__()
 
 

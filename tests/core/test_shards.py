@@ -18,6 +18,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.core.toy import flac, note_record, notes, toy, toy_record
 
 from tercet.errors import CorruptError, StoreError
 from tercet.modality import PayloadType
@@ -26,7 +27,6 @@ from tercet.store import shards
 from tercet.store.durable import file_digest
 from tercet.store.schema import MEDIA, shard_schema
 from tercet.store.shards import read_records, read_shard, write_shard, write_shards
-from tests.core.toy import flac, note_record, notes, toy, toy_record
 
 
 def folder_in(run_dir: Path, modality: str = "toy", split: str = "train") -> Path:
@@ -136,15 +136,17 @@ def test_a_flipped_byte_in_a_page_is_found_without_a_digest_at_hand(shard: Path)
     whole = shard.read_bytes()
     expected = list(read_shard(shard))
     footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # the footer has no checksum of its own
-    unnoticed = 0
+    unnoticed, said = 0, set()
     for at in range(0, footer, 97):
         shard.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         try:
-            assert list(read_shard(shard)) == expected
-            unnoticed += 1  # a field of a page's header that a reader skips
+            found = list(read_shard(shard))
         except CorruptError as error:
-            assert str(shard) in str(error)
-            assert file_digest(shard) in str(error)
+            said.add(str(error).split(" can't be read")[0].replace(file_digest(shard), "..."))
+        else:
+            assert found == expected
+            unnoticed += 1  # a field of a page's header that a reader skips
+    assert said == {f"shard {shard} (digest ...)"}
     assert unnoticed < footer / 97 * 0.05
 
 
@@ -165,7 +167,7 @@ def test_a_torn_shard_is_named_with_the_way_out(shard: Path, kept: int) -> None:
 
 
 def test_a_missing_shard_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="gone.parquet: can't be read: No such file"):
+    with pytest.raises(StoreError, match=r"gone.parquet: can't be read: No such file"):
         list(read_shard(tmp_path / "gone.parquet"))
 
 
@@ -185,7 +187,7 @@ def test_a_shard_of_a_newer_tercet_says_update(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [{"text": 3}, {"text": "\ud800"}, {"text": "a", "more": 1}, {}], ids=repr)
 def test_a_payload_that_does_not_fit_names_its_record_and_leaves_nothing(tmp_path: Path, payload: object) -> None:
     bad = Record("bad-one", "k", "note", "train", payload, {})  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match="record bad-one.*schema"):
+    with pytest.raises(StoreError, match=r"record bad-one.*schema"):
         write_shard(folder_in(tmp_path), 0, notes, "note", [note_record("fine"), bad])
     assert list(folder_in(tmp_path).iterdir()) == []
 

@@ -73,7 +73,7 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105 - the name of the system call that tests/core/crash traces
+        os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error

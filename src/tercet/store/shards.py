@@ -6,6 +6,7 @@ when it's read even where no digest is at hand.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -88,15 +89,25 @@ def read_shard(path: Path, digest: str | None = None) -> Iterator[Record]:
     """
     if digest is not None:
         check_digest(path, digest)
+    with _named_faults(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        kind = read_shard_type(file.schema_arrow, str(path))
+        for batch in file.iter_batches(batch_size=READ_ROWS):
+            for row in batch.to_pylist():
+                yield _record(row, kind)
+
+
+def shard_type(path: Path) -> ShardType:
+    """Read a shard's modality, version and media columns; raises as `read_shard` does."""
+    with _named_faults(path):
+        return read_shard_type(pq.read_schema(path), str(path))
+
+
+@contextlib.contextmanager
+def _named_faults(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            kind = read_shard_type(file.schema_arrow, str(path))
-            for batch in file.iter_batches(batch_size=READ_ROWS):
-                for row in batch.to_pylist():
-                    yield _record(row, kind)
+        yield
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        # file_digest names a file that is missing or unreadable as such
-        found = file_digest(path)
+        found = file_digest(path)  # names a file that is missing or unreadable as such
         raise CorruptError(f"shard {path} (digest {found}) can't be read: {error}; {_ADVICE}") from error
 
 
