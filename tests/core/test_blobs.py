@@ -136,9 +136,35 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == [path]
 
 
-def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "ab").mkdir()
-    (tmp_path / "ab" / ".abcd.17-3.tmp").write_bytes(b"half")
-    (tmp_path / "ab" / "abcd").write_bytes(b"whole")
-    assert remove_leftovers(tmp_path) == 1
-    assert files_below(tmp_path) == [tmp_path / "ab" / "abcd"]
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "shards" / "toy" / "train"
+    folder.mkdir(parents=True)
+    (folder / ".000000000000.parquet.17-3.tmp").write_bytes(b"half")
+    (tmp_path / ".manifest.json.17.tmp").write_bytes(b"half")
+    (folder / "000000000000.parquet").write_bytes(b"whole")
+    (tmp_path / ".my.tmp").mkdir()
+    assert remove_leftovers(tmp_path) == 2
+    assert files_below(tmp_path) == [folder / "000000000000.parquet"]
+
+
+def fsynced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the path behind each descriptor that is fsynced from now on."""
+    paths: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        paths.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return paths
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the paths of descriptors are read from /proc")
+def test_a_blob_that_another_process_has_just_renamed_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = FolderBlobs(tmp_path).put(b"theirs")
+    paths = fsynced(monkeypatch)
+    FolderBlobs(tmp_path).put(b"theirs")
+    assert paths == [str(tmp_path), str(tmp_path / digest[:2])]

@@ -27,6 +27,7 @@ from tercet.recipe import Recipe, dump_recipe
 from tercet.records import Candidate
 from tercet.sources import LoadedSources, load_sources
 from tercet.store.blobs import FolderBlobs
+from tercet.store.durable import make_folder, remove_leftovers
 from tercet.store.journal import Journal
 from tercet.store.lock import RunLock
 from tercet.store.manifest import write_manifest
@@ -76,6 +77,7 @@ def run_recipe(
     with ExitStack() as stack:
         _open_folder(run_dir)
         stack.enter_context(RunLock(run_dir))
+        remove_leftovers(run_dir)
         if fresh:
             _clear(run_dir)
         stop = stack.enter_context(_StopOnInterrupt())
@@ -187,7 +189,7 @@ class _StopOnInterrupt(AbstractContextManager["threading.Event"]):
 
 def _open_folder(run_dir: Path) -> None:
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         probe = run_dir / ".writable"
         probe.touch()
         probe.unlink()

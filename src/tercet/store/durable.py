@@ -82,9 +82,17 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Delete the temporary files that a killed writer left below `folder`; only for the holder of the run's lock."""
-    leftovers = list(folder.rglob(".*.tmp"))
+def remove_leftovers(run_dir: Path) -> int:
+    """Delete the temporary files of a killed run; only for the holder of its lock. Blobs go when the run ends.
+
+    Raises:
+        StoreError: the directory can't be written.
+    """
+    below = (path for name in ("shards", "rejects") for path in (run_dir / name).rglob(".*.tmp"))
+    leftovers = [path for path in (*run_dir.glob(".*.tmp"), *below) if path.is_file()]
     for path in leftovers:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(path, error) from error
     return len(leftovers)
