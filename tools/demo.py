@@ -193,5 +193,5 @@ def _line(step: str, minutes: float, budget: float, peak_kib: int | None) -> str
     return f"{step:<21}{minutes:>9.1f}{budget:>8}{peak:>10}{'  over budget' if minutes > budget else ''}"
 
 
-if __name__ == "__main__":  # workers are spawned and import this file again
+if __name__ == "__main__":
     sys.exit(main())
