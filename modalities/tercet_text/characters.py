@@ -71,7 +71,7 @@ PERSONAS: dict[str, dict[str, Any]] = {
         "lead": (
             "I would like [a reference|the source] [as well|with the answer].",
             "[For a review|For our records], I need [an exact statement|the wording of your documents].",
-            "I [know the general picture|am familiar with the background]; I need [the detail|your documents' position].",
+            "I [know the general picture|am familiar with the background]; I need [the detail|your own wording].",
         ),
     },
 }

@@ -99,14 +99,14 @@ class DocumentIndex:
         answers = [at for at in naming if wanted & self.sentences[at].own]
         if answers:
             return self._found("answer", answers, wanted)
-        if naming:
-            return self._found("partial", naming, _stems(term))
-        if not may_be_general:
-            return {"kind": "none", "quotes": []}
-        # a rule needs two of the question's words: one alone ("take") says nothing about what it rules
+        if may_be_general and (rules := self._rules(wanted)):
+            return self._found("general", rules, wanted)
+        return self._found("partial", naming, _stems(term)) if naming else {"kind": "none", "quotes": []}
+
+    def _rules(self, wanted: frozenset[str]) -> list[int]:
+        """List the sentences that name no term and hold two of the question's words; one alone says too little."""
         near = {at for word in wanted for at in self._where.get(word, [])} - self._of_terms
-        rules = [at for at in near if len(wanted & self.sentences[at].own) >= 2]
-        return self._found("general", rules, wanted) if rules else {"kind": "none", "quotes": []}
+        return [at for at in near if len(wanted & self.sentences[at].own) >= 2]
 
     def _found(self, kind: Kind, candidates: Iterable[int], wanted: frozenset[str]) -> Found:
         best = min(candidates, key=lambda at: (-self._score(at, wanted), at))

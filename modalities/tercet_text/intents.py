@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 # name -> fields of recipe.Intent; `ask` stands alone, `follow` comes after another question about the same term
 INTENTS: dict[str, dict[str, Any]] = {
     "what_is": {
@@ -15,24 +20,15 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[What is it for|What does it do|What do I need to know about it]?",
         ),
         "follow": ("[And what|What] is it [for|good for], [in short|in a sentence|basically]?",),
-        "keywords": (
-            "is",
-            "used",
-            "treats",
-            "relieves",
-            "for",
-            "helps",
-            "contains",
-            "kind",
-            "called",
-            "means",
-            "group",
+        "keywords": _words(
+            "used treats treat relieves relieve helps contains kind called means group against prevent prevents blocks "
+            "block lowers lower slow slows belongs medicine painkiller antibiotic vitamin"
         ),
     },
     "dose": {
         "aspect": "how much <term> to [take|use]",
         "ask": (
-            "how much <term> [can|should|may] [I|one|somebody] [take|use] [in a day|at a time|per day|at once]?",
+            "how much of <term> [can|should|may] [I|one|somebody] [take|use] [in a day|at a time|per day|at once]?",
             "what is the [usual|right|normal|largest] [amount|dose|quantity] of <term>?",
             "how [often|many times a day] [do I take|should I take|can I have] <term>?",
         ),
@@ -40,32 +36,21 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[And how|How] much of it [at a time|in a day|is too much]?",
             "[How often|How many times a day] [is that|would that be|do I take it]?",
         ),
-        "keywords": ("dose", "take", "tablet", "capsule", "mg", "ml", "daily", "maximum", "hours", "times", "amount"),
+        "keywords": _words("dose take tablet capsule mg ml grams milligrams daily maximum hours times once twice"),
     },
     "how_to_use": {
         "aspect": "how to use <term>",
         "ask": (
             "how [do I|should I|does one] use <term>[| properly| the right way]?",
-            "[do I have to|should I|must I] [take|use] <term> [with food|before a meal|at a fixed time of day|with water]?",
+            "[do I have to|should I|must I] [take|use] <term> [with food|before a meal|at a fixed time|with water]?",
             "[is there|are there any] [trick|steps|rule|instructions] for [using|taking|handling] <term>?",
         ),
         "follow": (
             "[With food or without|Before or after a meal|At what time of day]?",
             "And how do I [use|take|handle] it [properly|in practice|day to day]?",
         ),
-        "keywords": (
-            "use",
-            "swallow",
-            "food",
-            "meal",
-            "water",
-            "apply",
-            "morning",
-            "evening",
-            "before",
-            "after",
-            "whole",
-        ),
+        "general_rules": True,
+        "keywords": _words("use swallow food meal water apply morning evening whole taken"),
     },
     "side_effects": {
         "aspect": "the [side effects|known problems] of <term>",
@@ -78,19 +63,7 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[Anything|Is there anything] [to watch out for|I should look out for|that often goes wrong]?",
             "[And side effects|What about side effects|Does it have side effects]?",
         ),
-        "keywords": (
-            "side",
-            "effect",
-            "drowsy",
-            "dizzy",
-            "rash",
-            "nausea",
-            "stomach",
-            "cause",
-            "warning",
-            "stop",
-            "risk",
-        ),
+        "keywords": _words("side effect drowsy dizzy rash nausea upset cause warning risk"),
     },
     "storage": {
         "aspect": "how to store <term>",
@@ -103,18 +76,8 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[And where|Where] do I [keep|store] it?",
             "[Fridge or cupboard|Does it go in the fridge|How long does it keep once opened]?",
         ),
-        "keywords": (
-            "store",
-            "keep",
-            "fridge",
-            "refrigerator",
-            "temperature",
-            "cool",
-            "dry",
-            "light",
-            "opened",
-            "expiry",
-        ),
+        "general_rules": True,
+        "keywords": _words("store kept keep fridge refrigerator temperature cool dry opened expiry"),
     },
     "suitability": {
         "aspect": "who may use <term>",
@@ -128,23 +91,12 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[Is it|Would it be] [safe|suitable|all right] for [children|older people|somebody who is pregnant]?",
             "[Who|And who] should [rather not|better not|never] [use|take] it?",
         ),
-        "keywords": (
-            "child",
-            "children",
-            "pregnant",
-            "breastfeeding",
-            "kidney",
-            "liver",
-            "years",
-            "older",
-            "not",
-            "avoid",
-        ),
+        "keywords": _words("child children pregnant breastfeeding kidney liver years older avoid"),
     },
     "combination": {
         "aspect": "combining <term> with other things",
         "ask": (
-            "can I [take|use|combine] <term> [together with|and|along with] [alcohol|grapefruit juice|coffee|painkillers]?",
+            "can I [take|use|combine] <term> [together with|and|along with] [alcohol|grapefruit|coffee|painkillers]?",
             "does <term> [mix with|get along with|clash with] [anything|other medicines|what I already take]?",
             "what [must not be combined|does not go|should I avoid] with <term>?",
         ),
@@ -152,18 +104,7 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[Can I drink alcohol with it|What about alcohol|And with coffee]?",
             "[Does it clash with anything|Can I combine it with other things]?",
         ),
-        "keywords": (
-            "together",
-            "alcohol",
-            "with",
-            "interact",
-            "combine",
-            "grapefruit",
-            "other",
-            "same",
-            "avoid",
-            "both",
-        ),
+        "keywords": _words("together alcohol interact combine combined grapefruit avoid"),
     },
     "availability": {
         "aspect": "whether <term> is available",
@@ -176,17 +117,8 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[Is it in stock|Do you have it|Could I get it today]?",
             "[How|Where] do I [get|order] it?",
         ),
-        "keywords": (
-            "stock",
-            "order",
-            "available",
-            "deliver",
-            "delivery",
-            "collect",
-            "prescription",
-            "shelf",
-            "working",
-        ),
+        "general_rules": True,
+        "keywords": _words("stock order available deliver delivery collect collection prescription"),
     },
     "comparison": {
         "aspect": "how <term> and <other_term> differ",
@@ -195,7 +127,7 @@ INTENTS: dict[str, dict[str, Any]] = {
             "[which|which one] is [better|milder|stronger|right for me], <term> or <other_term>?",
             "how does <term> compare [with|to] <other_term>[| for everyday use]?",
         ),
-        "keywords": ("is", "used", "for", "stronger", "milder", "longer", "difference", "than", "instead", "unlike"),
+        "keywords": _words("used stronger milder longer difference than instead unlike"),
         "needs": "two_terms",
     },
     "correction": {
@@ -207,12 +139,13 @@ INTENTS: dict[str, dict[str, Any]] = {
             "I [ordered|wrote down|noted] <other_term> [by mistake|in error]; [I meant|it should read] <term>.",
         ),
         "reply": (
-            "[Thank you for telling me|Good that you noticed|I see]. I [note|have noted] the correction: <term> instead of "
-            "<other_term>. <expert_cap> [checks and confirms|will confirm] it [before anything changes|first].",
-            "[Understood|Noted]: <other_term> [goes out|is wrong], <term> [goes in|is right]. [I can't change the entry "
-            "myself|Changing entries isn't in my power], so I [pass this on|hand this] to <expert>.",
+            "[Thank you for telling me|Good that you noticed|I see]. I [note|have noted] it: <term> instead "
+            "of <other_term>. <expert_cap> [checks and confirms|will confirm] it [before anything changes|first].",
+            "[Understood|Noted]: <other_term> [goes out|is wrong], <term> [goes in|is right]. [I can't change the "
+            "entry myself|Changing entries isn't in my power], so I [pass this on|hand this] to <expert>.",
         ),
-        "keywords": ("mistake", "correct", "change", "wrong", "record", "order", "entry", "update"),
+        "general_rules": True,
+        "keywords": _words("mistake correct change wrong record order entry update"),
         "needs": "two_terms",
     },
     "hand_over": {
@@ -223,11 +156,12 @@ INTENTS: dict[str, dict[str, Any]] = {
             "please [connect me|put me through] to [someone|a colleague of yours]; it is about <term>.",
         ),
         "reply": (
-            "[Of course|Certainly|Gladly]. I [pass you on|hand you over] to <expert> and [write down|note] that it is about "
-            "<term>, so that you [needn't repeat it|don't start again].",
-            "[Sure|Yes], <expert> [will take over|takes it from here]. I [add|send along] a note: a question about <term>.",
+            "[Of course|Certainly|Gladly]. I [pass you on|hand you over] to <expert> and [write down|note] that it is "
+            "about <term>, so that you [needn't repeat it|don't start again].",
+            "[Sure|Yes], <expert> [will take over|takes it from here]. I [add|send along] a note: it is about <term>.",
         ),
-        "keywords": ("contact", "phone", "call", "email", "hours", "counter", "staff", "pharmacist", "team"),
+        "general_rules": True,
+        "keywords": _words("person contact phone call email hours counter staff pharmacist team"),
     },
 }
 
@@ -236,26 +170,26 @@ OBSCURE: dict[str, dict[str, Any]] = {
     "inventor": {
         "aspect": "who [invented|discovered] <term>",
         "ask": ("who [invented|discovered|came up with] <term>[|, and when|, if I may ask]?",),
-        "keywords": ("invented", "inventor", "discovered", "discovery", "founder"),
+        "keywords": _words("invented inventor discovered discovery founder"),
     },
     "colour": {
         "aspect": "the colour of <term>",
         "ask": ("what colour [is <term>|does <term> have|is the box of <term>]?",),
-        "keywords": ("colour", "color", "white", "blue", "red", "yellow", "pink"),
+        "keywords": _words("colour color white blue red yellow pink"),
     },
     "price_history": {
         "aspect": "what <term> used to cost",
         "ask": ("what did <term> cost [ten years ago|in 2015|before the last price change]?",),
-        "keywords": ("cost", "price", "euro", "dollar", "pound"),
+        "keywords": _words("cost price euro dollar pound"),
     },
     "market_share": {
         "aspect": "how many people [use|buy] <term>",
         "ask": ("how many people [use|buy|ask for] <term> [in a year|in this country|worldwide]?",),
-        "keywords": ("million", "percent", "people", "worldwide", "popular"),
+        "keywords": _words("million percent people worldwide popular"),
     },
     "name_origin": {
         "aspect": "where the name <term> comes from",
         "ask": ("where does the name <term> come from[|, do you know|? I always wondered]?",),
-        "keywords": ("named", "origin", "latin", "greek", "etymology"),
+        "keywords": _words("named origin latin greek etymology"),
     },
 }

@@ -22,13 +22,9 @@ from tercet_text.permutation import mix, permute, spread
 from tercet_text.recipe import EdgeCase, Intent, TextRecipe
 
 # what there is to talk about when the user brings neither terms nor documents
-TOPICS = tuple(
-    Term(text)
-    for text in (
-        "the opening hours", "the delivery service", "the newsletter", "the price list", "the returns form",
-        "the customer card", "the spare parts", "the user manual", "the repair service", "the gift voucher",
-    )
-)  # fmt: skip
+TOPICS = ("paracetamol", "ibuprofen", "cough syrup", "vitamin D", "zinc ointment", "eye drops", "hand cream",
+          "saline spray", "magnesium", "throat lozenges")  # fmt: skip
+MAX_HEADING_CHARACTERS = 60
 NEEDS_OTHER: frozenset[EdgeCase] = frozenset({"correction", "topic_switch", "ambiguous_term"})
 MIN_TERM_TO_MISSPELL = 4  # letters; a shorter word has no recognisable misspelling
 
@@ -49,7 +45,7 @@ class Dialogs:
     def __init__(self, section: TextRecipe, planning: Planning, generator: str, turns: tuple[int, int]) -> None:
         self.section, self.generator, self.turns = section, generator, turns
         self.language = planning.language
-        self.terms: Sequence[Term] = planning.terms or TOPICS
+        self.terms = _terms(planning)
         self.seed = int(digest(str(planning.seed), "text plan", generator)[:15], 16)
         self.split_seed = int(digest(str(planning.seed), "text split")[:15], 16)  # one split for all generators
         self.sizes = (len(section.intents), len(section.personas), len(section.moods))
@@ -158,6 +154,16 @@ class Dialogs:
             if documents.find(term.text, tuple(OBSCURE[name]["keywords"]), False)["kind"] != "answer":
                 return name
         return ""
+
+
+def _terms(planning: Planning) -> Sequence[Term]:
+    """Take the user's terms; without a list, the headings of the documents; without documents, everyday topics."""
+    if planning.terms:
+        return planning.terms
+    lines = (line for document in planning.documents for line in document.text.splitlines())
+    headings = (line.lstrip("#").strip() for line in lines if line.startswith("##"))
+    found = tuple(dict.fromkeys(text for text in headings if 0 < len(text) <= MAX_HEADING_CHARACTERS))
+    return tuple(Term(text) for text in found or TOPICS)
 
 
 class TextPlan:

@@ -1,0 +1,160 @@
+"""A dialog whose answers a language model gives, as pure steps: it yields what to ask and takes what came back.
+
+The user's lines and the directions come from the scenario's script. Nothing here waits or speaks to anybody, so the
+in-process generator and the endpoint share it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tercet.backends import ChatRequest, Completion
+from tercet.modality import Resources
+from tercet.randomness import answer_key, canonical_json
+from tercet.records import Failure, Item, Made, ModelUse
+from tercet_text.completion import UnusableError, clean
+from tercet_text.dialog import payload_of, system_message
+from tercet_text.documents import on_one_line, stem, words
+from tercet_text.recipe import Endpoint, Llm
+from tercet_text.script import Cast, Exchange, Script
+
+STAGE = "generate"
+CITED_SHARE = 0.5  # of a quote's longer words that an answer must hold to count as resting on it
+MIN_LETTERS = 4
+MAX_RECALLED = 200  # unusable answers kept for one turn before the dialog is given up for good
+STOP = ("\nUser:", "\nHuman:")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, and the key under which its answer is kept."""
+
+    key: str
+    request: ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; `is_fresh` when it was asked just now and not recalled."""
+
+    completion: Completion
+    is_fresh: bool
+
+
+Conversation = Generator[Ask, Answer, Made | Failure]
+
+
+class Director:
+    """Leads the conversations of one generator."""
+
+    def __init__(self, cast: Cast, settings: Llm | Endpoint, resources: Resources, model_digest: str) -> None:
+        self._cast, self._settings, self._resources = cast, settings, resources
+        self._model_digest = model_digest
+
+    def conversation(self, item: Item) -> Conversation:
+        """Play one item: yield each `Ask`, take its `Answer`, return the dialog or why there is none."""
+        script = Script(self._cast, item.spec, self._resources.seed_for(item, STAGE))
+        spoken: list[Exchange] = []
+        model: ModelUse | None = None
+        for turn, planned in enumerate(script.exchanges()):
+            messages = self._messages(item.spec, spoken, planned)
+            answered = yield from self._turn(item, turn, messages)
+            if isinstance(answered, Failure):
+                return answered
+            text, used = answered
+            model = model or used
+            spoken.append(Exchange(planned.user, text, planned.direction, _cited(text, planned.quotes)))
+        if model is None:
+            return Failure(STAGE, "EmptyScenario", "the scenario has no exchange", retryable=False)
+        system = system_message(self._cast.section.role) if self._cast.section.system else ""
+        parameters = {"temperature": self._settings.temperature, "max_tokens": self._settings.max_tokens}
+        return Made(payload_of(item.spec, spoken, system), model, parameters)
+
+    def _turn(
+        self, item: Item, turn: int, messages: tuple[dict[str, str], ...]
+    ) -> Generator[Ask, Answer, tuple[str, ModelUse] | Failure]:
+        """Ask until an answer is usable; an answer kept by an earlier run never counts as an attempt of this one.
+
+        So `--retry-failed` asks anew after the answers that failed, and a resumed run walks the same path again.
+        """
+        fresh, reason, shown = 0, "", ""
+        for attempt in range(MAX_RECALLED):
+            request = ChatRequest(
+                messages=messages,
+                max_tokens=self._settings.max_tokens,
+                temperature=self._settings.temperature,
+                seed=self._resources.seed_for(item, f"{STAGE} {turn}", attempt),
+                stop=STOP,
+            )
+            key = answer_key(item.key, STAGE, turn, attempt, canonical_request(request), self._model_digest)
+            answer = yield Ask(key, request)
+            completion = answer.completion
+            try:
+                return clean(completion.text, completion.finish_reason), completion.model
+            except UnusableError as error:
+                reason, shown = str(error), completion.text[:60]
+            fresh += answer.is_fresh
+            if fresh >= self._settings.attempts:
+                break
+        message = f"answer {turn + 1}: {reason} ({shown!r}), asked {fresh} times; try `run --retry-failed`"
+        return Failure(STAGE, "UnusableAnswer", message, retryable=True)
+
+    def _messages(
+        self, spec: Mapping[str, Any], spoken: Sequence[Exchange], planned: Exchange
+    ) -> tuple[dict[str, str], ...]:
+        messages = [{"role": "system", "content": self._briefing(spec, planned)}]
+        for exchange in spoken:
+            messages.append({"role": "user", "content": exchange.user})
+            messages.append({"role": "assistant", "content": exchange.assistant})
+        return (*messages, {"role": "user", "content": planned.user})
+
+    def _briefing(self, spec: Mapping[str, Any], planned: Exchange) -> str:
+        """Say who the assistant is, who asks, what the documents hold, and what this answer should do."""
+        persona, mood = self._cast.personas[spec["persona"]], self._cast.moods[spec["mood"]]
+        who = ", ".join(filter(None, (persona.describe, mood.describe)))
+        excerpts = [f"- {quote['title']}: {on_one_line(quote['quote'])}" for quote in planned.quotes]
+        lines = [
+            f"You are {self._cast.section.role}.",
+            f"The user is {who}." if who else "",
+            "Excerpts from the documents:" if excerpts else "The documents hold nothing on the user's question.",
+            *excerpts,
+            planned.direction,
+            "Answer in one to three plain sentences.",
+            "" if spec["language"].startswith("en") else f"Write in the language {spec['language']}.",
+        ]
+        return "\n".join(filter(None, lines))
+
+
+def canonical_request(request: ChatRequest) -> dict[str, Any]:
+    """Spell a request in JSON values, for its key."""
+    return asdict(request)
+
+
+def _cited(text: str, quotes: Sequence[Mapping[str, str]]) -> tuple[Mapping[str, str], ...]:
+    """Keep the quotes that an answer really uses: half of a quote's longer words stand in it."""
+    said = {stem(word) for word in words(text)}
+
+    def share(quote: Mapping[str, str]) -> float:
+        wanted = {stem(word) for word in words(quote["quote"]) if len(word) >= MIN_LETTERS}
+        return len(wanted & said) / len(wanted) if wanted else 0.0
+
+    return tuple(quote for quote in quotes if share(quote) >= CITED_SHARE)
+
+
+def pack(completion: Completion) -> bytes:
+    """Write a completion for the journal."""
+    return canonical_json(asdict(completion)).encode()
+
+
+def unpack(raw: bytes) -> Completion:
+    """Read a completion from the journal."""
+    fields = json.loads(raw)
+    return Completion(**{**fields, "model": ModelUse(**fields["model"])})
+
+
+def estimate_tokens(request: ChatRequest, characters_per_token: Callable[[int], int] = lambda n: n // 3) -> int:
+    """Estimate what a request may cost at most, to book it before it leaves; 3 characters a token is on the safe side."""
+    return characters_per_token(sum(len(message["content"]) for message in request.messages)) + request.max_tokens

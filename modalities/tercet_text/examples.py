@@ -1,0 +1,70 @@
+"""The user's own dialogs: each JSONL row with `messages` becomes a record beside the synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from tercet.modality import Needs, Resources
+from tercet.randomness import canonical_json, digest
+from tercet.records import Failure, Item, Made, ModelUse
+from tercet_text.dialog import NO_TOOLS
+from tercet_text.recipe import TextRecipe
+
+OWN_DATA = ModelUse("user:examples", "", "user", "free")  # the user's own data, used on the user's own terms
+COLUMNS = ("messages", "citations", "tools", "intent", "persona", "mood", "edge_case")
+
+
+class Examples:
+    """Takes rows as they are; one that is no dialog is that item's failure and says which part is wrong."""
+
+    needs: ClassVar[Needs] = Needs(memory_gib=0.2)
+    batch_size: ClassVar[int] = 256
+
+    def __init__(self, section: TextRecipe, resources: Resources) -> None:
+        pass
+
+    def __call__(self, items: Sequence[Item]) -> Iterator[Made | Failure]:
+        """Give one payload per row; the row's other fields (its licence, say) go into the lineage untouched."""
+        for item in items:
+            row: Mapping[str, Any] = item.spec["example"]
+            if fault := find_fault(row):
+                yield Failure("generate", "BadExample", fault, retryable=False)
+                continue
+            own = {name: value for name, value in row.items() if name not in COLUMNS}
+            parameters = {
+                "parents": [f"example:{digest(canonical_json(dict(row)))}"],
+                **({"fields": own} if own else {}),
+            }
+            yield Made(_payload(row), OWN_DATA, parameters)
+
+
+def find_fault(row: Mapping[str, Any]) -> str:
+    """Say what keeps a row from being a dialog; empty when nothing does."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return f"messages: {_kind(messages)}; a list of {{role, content}} is needed"
+    for at, message in enumerate(messages):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            return f"messages[{at}]: {_kind(message)}; role and content must be text"
+    for at, citation in enumerate(row.get("citations") or []):
+        if not isinstance(citation, dict) or not all(
+            isinstance(citation.get(key), str) for key in ("document", "quote")
+        ):
+            return f"citations[{at}]: {_kind(citation)}; document and quote must be text"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    tools = row.get("tools")
+    return {
+        "messages": [{"role": one["role"], "content": one["content"]} for one in row["messages"]],
+        "citations": [{"document": one["document"], "quote": one["quote"]} for one in row.get("citations") or []],
+        "tools": tools if isinstance(tools, str) else canonical_json(tools) if tools else NO_TOOLS,
+        **{label: str(row.get(label) or "") for label in ("intent", "persona", "mood", "edge_case")},
+    }

@@ -1,0 +1,52 @@
+"""A dialog for human eyes: lines for a terminal, speech bubbles for the report. Everything in it is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from tercet.modality import Shown
+from tercet.records import Columns
+
+MAX_LINE_CHARACTERS = 400
+BUBBLE = (
+    "border-radius:.8em;padding:.45em .8em;margin:.25em 0;max-width:85%;white-space:pre-wrap;overflow-wrap:anywhere"
+)
+STYLES = {
+    "user": f"{BUBBLE};background:#e8eef9;color:#10203a;margin-right:auto;width:fit-content",
+    "assistant": f"{BUBBLE};background:#e5f4ea;color:#10301c;margin-left:auto;width:fit-content",
+    "system": "font-style:italic;color:#667;font-size:.85em;margin:.25em 0",
+}
+
+
+def show(payload: Columns) -> Shown:
+    """Render a dialog."""
+    return Shown(_text(payload), _html(payload))
+
+
+def _text(payload: Columns) -> str:
+    lines = [f"{_printable(message['role'])}: {_printable(message['content'])}" for message in payload["messages"]]
+    lines += [f"cites {_printable(one['document'])}: “{_printable(one['quote'])}”" for one in payload["citations"]]
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Show no control character to a terminal: it could move the cursor or change colours."""
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return plain if len(plain) <= MAX_LINE_CHARACTERS else plain[: MAX_LINE_CHARACTERS - 1] + "…"
+
+
+def _html(payload: Columns) -> str:
+    bubbles = "".join(_bubble(message) for message in payload["messages"])
+    cited = "".join(
+        f"<li><q>{escape(one['quote'])}</q> <cite>{escape(one['document'])}</cite></li>" for one in payload["citations"]
+    )
+    labels = " · ".join(escape(payload[name]) for name in ("intent", "persona", "mood", "edge_case") if payload[name])
+    sources = f'<ul class="tercet-citations" style="font-size:.85em">{cited}</ul>' if cited else ""
+    caption = f'<div style="color:#667;font-size:.85em">{labels}</div>' if labels else ""
+    return f'<div class="tercet-dialog" style="max-width:44em">{caption}{bubbles}{sources}</div>'
+
+
+def _bubble(message: Mapping[str, str]) -> str:
+    role = message["role"] if message["role"] in STYLES else "system"
+    return f'<div class="tercet-{role}" style="{STYLES[role]}">{escape(message["content"])}</div>'
