@@ -68,7 +68,7 @@ $(INSTALLED): $(CONSTRAINTS) pyproject.toml tools/fix_torchaudio.py
 	echo $$(( $$(date +%s) - start )) > $@
 
 $(WEIGHTS): $(INSTALLED) tools/weights.txt
-	@echo "== weights: model weights for tests and demo, into tercet's cache (about 300 MB)"
+	@echo "== weights: model weights for tests and demo, into tercet's cache (about 300 MB to fetch)"
 	@start=$$(date +%s); \
 	$(BIN)/tercet models get $$(grep -v '^#' tools/weights.txt); \
 	echo $$(( $$(date +%s) - start )) > $@
