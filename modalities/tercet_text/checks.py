@@ -23,7 +23,7 @@ def checks(section: TextRecipe | None) -> Iterator[Check]:
         yield from _check_llm(settings, is_required=section is not None and settings.dialogs > 0)
     if section and section.endpoint:
         yield from _check_endpoint(section.endpoint)
-    if section and 0 < section.test and round(section.test * _num_cells(section)) == 0:
+    if section and section.test > 0 and round(section.test * _num_cells(section)) == 0:
         yield Check(
             "text held-out split", False, f"{section.test:g} of {_num_cells(section)} scenarios is none",
             "raise modalities.text.test, or add intents, personas or moods", required=False,

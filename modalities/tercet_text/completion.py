@@ -8,7 +8,7 @@ from collections import Counter
 from tercet_text.documents import words
 
 ROLE = r"(?:user|human|assistant|system|customer|agent)"
-LEADING_ROLE = re.compile(rf"^\s*(?:\**\s*)?(?:assistant|agent)\s*\**\s*:\s*\**\s*", re.IGNORECASE)
+LEADING_ROLE = re.compile(r"^\s*(?:\**\s*)?(?:assistant|agent)\s*\**\s*:\s*\**\s*", re.IGNORECASE)
 NEXT_ROLE = re.compile(rf"(?:^|\n|(?<=[.!?])\s)\s*\**\s*{ROLE}\s*\**\s*:(?=\s|\*|$).*", re.IGNORECASE | re.DOTALL)
 SPECIAL_TOKEN = re.compile(r"<\|[a-z_]+\|>.*|</?s>.*|\[/?INST\].*", re.DOTALL)
 LAST_SENTENCE = re.compile(r"^.*[.!?…][\"'”’)\]*]*(?=\s|$)", re.DOTALL)

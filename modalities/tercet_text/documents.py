@@ -149,8 +149,8 @@ def _split(text: str) -> Iterator[str]:
 
 def _title(document: Document) -> str:
     first = document.text.lstrip().split("\n", 1)[0].strip()
-    if first.startswith("#"):
-        return first.lstrip("#").strip()[:80] or document.name
+    if first.startswith("#") and (heading := first.lstrip("#").strip()):
+        return heading.split(": ")[0][:80]  # "Taking medicines: what the label says" reads badly before a quote
     return document.name.rsplit("/", 1)[-1].rsplit(".", 1)[0].replace("_", " ").replace("-", " ")
 
 

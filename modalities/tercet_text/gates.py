@@ -86,11 +86,10 @@ class Schema:
 
 
 def _given(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts of a scenario that come from the user, longest first so that none hides in another."""
-    quotes = [
-        " ".join(quote[part].split()) for quote in planned_quotes(spec) for part in ("quote", "title", "document")
-    ]
-    yield from sorted({spec.get("term", ""), spec.get("other_term", ""), *quotes} - {""}, key=lambda text: -len(text))
+    """Yield the texts of a scenario that come from the user."""
+    yield from (spec.get("term", ""), spec.get("other_term", ""))
+    for quote in planned_quotes(spec):
+        yield from (quote["quote"], quote["title"], quote["document"])
 
 
 def planned_quotes(spec: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
@@ -100,11 +99,8 @@ def planned_quotes(spec: Mapping[str, Any]) -> Iterator[Mapping[str, str]]:
 
 
 def _has_leftover(content: str, given: Sequence[str]) -> bool:
-    if not LEFTOVER.search(content):  # nearly always
-        return False
-    for text in given:
-        content = content.replace(text, " ")
-    return bool(LEFTOVER.search(content))
+    """Look for leftovers; where the user's own terms look like one, even misspelt, nothing can be told."""
+    return bool(LEFTOVER.search(content)) and not any(LEFTOVER.search(text) for text in given)
 
 
 def _are_cited_from(payload: Columns, spec: Mapping[str, Any]) -> bool:
@@ -140,7 +136,7 @@ class Repetition:
 
     def _judge(self, messages: Sequence[Mapping[str, str]]) -> Verdict:
         said = [message["content"].casefold() for message in messages if message["role"] != "system"]
-        sentences = [piece.strip() for text in said for piece in SENTENCE.split(text) if len(words(piece)) > 2]
+        sentences = [piece.strip(" .!?") for text in said for piece in SENTENCE.split(text) if len(words(piece)) > 2]
         limit = self._section.max_repeated_sentences
         if (share := repeated_share(sentences)) > limit:
             return Verdict("repetition", False, share, limit, "repeated sentences")
