@@ -1,0 +1,65 @@
+"""Live with a torchaudio whose compiled extension was built for CUDA beside a torch that was not.
+
+torchaudio 2.11 publishes one x86-64 wheel, and it needs libcudart and libtorch_cuda. Beside a CPU torch importing it
+raises OSError, and with it `import peft`, diffusers pipelines, TTS and transformers' audio code. Its Python half works
+without the extension, so the extension's loader is replaced by one that reports it absent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+EXTENSION = "torchaudio._extension"
+
+
+@functools.cache
+def prepare_torchaudio() -> bool:
+    """Make `import torchaudio` work here; call it before peft, transformers, diffusers or TTS are imported.
+
+    Returns whether the stand-in was needed. Does nothing when torchaudio is absent, already imported, or loads.
+    """
+    if EXTENSION in sys.modules or (spec := importlib.util.find_spec("torchaudio")) is None:
+        return False
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    libraries = sorted(library for folder in folders for library in (folder / "lib").glob("*.so"))
+    if not libraries or _loads(libraries):
+        return False
+    sys.modules[EXTENSION] = _absent_extension()
+    return True
+
+
+def _loads(libraries: list[Path]) -> bool:
+    """Try to load the libraries as torchaudio would: after torch, whose symbols they use."""
+    import torch  # noqa: F401 - brings libtorch into the process
+
+    try:
+        for library in libraries:
+            ctypes.CDLL(str(library))
+    except OSError:
+        return False
+    return True
+
+
+def _absent_extension() -> ModuleType:
+    """Build what `torchaudio._extension` is when no extension was built: its flags and its decorator."""
+
+    def refuse(function: Any) -> Any:
+        @functools.wraps(function)
+        def absent(*_: Any, **__: Any) -> Any:
+            raise RuntimeError(f"torchaudio.{function.__name__} needs an extension that this CPU torch can't load")
+
+        return absent
+
+    module: Any = ModuleType(EXTENSION)
+    module.__doc__ = "Stand-in for an extension that this machine can't load."
+    module._IS_TORCHAUDIO_EXT_AVAILABLE = False
+    module._IS_ALIGN_AVAILABLE = False
+    module._check_cuda_version = lambda: None
+    module.fail_if_no_align = refuse
+    return module  # type: ignore[no-any-return]
