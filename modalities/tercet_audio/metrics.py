@@ -56,7 +56,7 @@ def plain_normaliser() -> Normalise:
 
 def normaliser(language: str) -> Normalise:
     """Return the normaliser for a language code."""
-    return english_normaliser() if language.split("-")[0] == "en" else plain_normaliser()
+    return english_normaliser() if language.split("-", maxsplit=1)[0] == "en" else plain_normaliser()
 
 
 class TermErrors:

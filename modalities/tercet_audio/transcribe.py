@@ -27,9 +27,9 @@ class Transcriber:
     """
 
     def __init__(self, model_dir: Path, language: str = "en", batch_size: int = 8) -> None:
-        from tercet.compat import quiet_transformers
+        from tercet.compat import prepare_torchaudio
 
-        quiet_transformers()
+        prepare_torchaudio()
         import torch
         from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -76,5 +76,5 @@ def generation_options(model: Any, language: str) -> dict[str, Any]:
     config.max_length = None
     options: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1, "do_sample": False}
     if getattr(config, "is_multilingual", False):
-        options |= {"language": language.split("-")[0], "task": "transcribe"}
+        options |= {"language": language.split("-", maxsplit=1)[0], "task": "transcribe"}
     return options

@@ -1,4 +1,4 @@
-"""Pictures: scene specifications, their captions and questions, drawn exactly or by a diffusion pipeline."""
+"""Pictures: scene specifications, their captions and questions, drawn exactly."""
 
 from tercet.modality import Modality
 
@@ -8,11 +8,7 @@ modality = Modality(
     recipe_model="tercet_image.recipe:ImageRecipe",
     payload="tercet_image.payload:payload",
     plan="tercet_image.plan:plan",
-    generators={
-        "renderer": "tercet_image.renderer:Renderer",
-        "diffusers": "tercet_image.diffusion:Diffusion",
-        "examples": "tercet_image.examples:Examples",
-    },
+    generators={"renderer": "tercet_image.renderer:Renderer"},
     gates={"blank": "tercet_image.gates:Blank"},
     corpus_gates={"near_duplicates": "tercet_image.gates:NearDuplicates"},
     show="tercet_image.show:show",

@@ -16,6 +16,8 @@ ENDS_WHOLE = re.compile(r"[.!?…:][\"'”’)\]*]*$")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 LOOP_WORDS, LOOP_TIMES = 4, 4  # the same 4 words 4 times in one answer: a model that has lost the thread
 MIN_CHARACTERS = 2
+TASK_OPENINGS = ("You are", "The user is", "Say this in", "Answer in", "Excerpts from", "The documents hold nothing")
+LEAK_CHARACTERS = 24  # the beginning of an instruction is enough to know it by
 
 
 class UnusableError(ValueError):
@@ -60,3 +62,16 @@ def _loops(text: str) -> bool:
     found = words(text)
     runs = Counter(tuple(found[at : at + LOOP_WORDS]) for at in range(len(found) - LOOP_WORDS + 1))
     return bool(runs) and max(runs.values()) >= LOOP_TIMES
+
+
+def refuse_leak(text: str, briefing: str) -> None:
+    """Refuse an answer that recites its instructions instead of following them.
+
+    Raises:
+        UnusableError: the answer names the user as a third person, or holds a line of the briefing that speaks of the
+            assistant's task ("You are ...", "Answer in ...").
+    """
+    folded = text.casefold()
+    task = [line.casefold() for line in briefing.splitlines() if line.startswith(TASK_OPENINGS)]
+    if "the user is" in folded or any(line[:LEAK_CHARACTERS] in folded for line in task):
+        raise UnusableError("recites its instructions")

@@ -15,15 +15,21 @@ from tercet.backends import ChatRequest, Completion
 from tercet.modality import Resources
 from tercet.randomness import answer_key, canonical_json
 from tercet.records import Failure, Item, Made, ModelUse
-from tercet_text.completion import UnusableError, clean
+from tercet_text.completion import UnusableError, clean, refuse_leak
 from tercet_text.dialog import payload_of, system_message
-from tercet_text.documents import on_one_line, stem, words
+from tercet_text.documents import on_one_line
+from tercet_text.faithful import refuse_unfaithful, share_kept
 from tercet_text.recipe import Endpoint, Llm
 from tercet_text.script import Cast, Exchange, Script
 
 STAGE = "generate"
 CITED_SHARE = 0.5  # of a quote's longer words that an answer must hold to count as resting on it
-MIN_LETTERS = 4
+MIN_DRAFT_CHARACTERS = 40  # a greeting or good-bye has nothing to reword
+# SmolLM2 was taught rewriting under prompts like this one; asked freely, 135M parameters make things up
+REWORD = (
+    "You're an AI assistant for text re-writing. Rewrite the input text to make it more concise while preserving its core "  # noqa: E501 - the words it was tuned on
+    "meaning."
+)
 MAX_RECALLED = 200  # unusable answers kept for one turn before the dialog is given up for good
 CHARACTERS_PER_TOKEN = 3  # on the safe side: English has about 4
 STOP = ("\nUser:", "\nHuman:")
@@ -56,26 +62,46 @@ class Director:
         self._model_digest = model_digest
 
     def conversation(self, item: Item) -> Conversation:
-        """Play one item: yield each `Ask`, take its `Answer`, return the dialog or why there is none."""
+        """Play one item: yield each `Ask`, take its `Answer`, return the dialog or why there is none.
+
+        With `draft`, an answer that the model can't reword faithfully stays as the grammar wrote it, and the lineage
+        counts the model's own; a dialog without any is a failure.
+        """
         script = Script(self._cast, item.spec, self._resources.seed_for(item, STAGE))
         spoken: list[Exchange] = []
         model: ModelUse | None = None
+        num_model_answers = 0
+        failure = Failure(
+            STAGE, "NothingToReword", "every answer of this scenario is too short to reword", retryable=False
+        )
         for turn, planned in enumerate(script.exchanges()):
-            messages = self._messages(item.spec, spoken, planned)
-            answered = yield from self._turn(item, turn, messages)
-            if isinstance(answered, Failure):
+            if self._settings.draft and len(planned.assistant) < MIN_DRAFT_CHARACTERS:
+                spoken.append(planned)
+                continue
+            answered = yield from self._turn(item, turn, planned, self._messages(item.spec, spoken, planned))
+            if not isinstance(answered, Failure):
+                text, used = answered
+                model = model or used
+                num_model_answers += 1
+                spoken.append(Exchange(planned.user, text, planned.direction, _cited(text, planned.quotes)))
+            elif self._settings.draft:
+                failure = answered
+                spoken.append(planned)
+            else:
                 return answered
-            text, used = answered
-            model = model or used
-            spoken.append(Exchange(planned.user, text, planned.direction, _cited(text, planned.quotes)))
         if model is None:
-            return Failure(STAGE, "EmptyScenario", "the scenario has no exchange", retryable=False)
+            return failure
         system = system_message(self._cast.section.role) if self._cast.section.system else ""
-        parameters = {"temperature": self._settings.temperature, "max_tokens": self._settings.max_tokens}
+        parameters = {
+            "temperature": self._settings.temperature,
+            "max_tokens": self._settings.max_tokens,
+            "draft": self._settings.draft,
+            "model_answers": num_model_answers,
+        }
         return Made(payload_of(item.spec, spoken, system), model, parameters)
 
     def _turn(
-        self, item: Item, turn: int, messages: tuple[dict[str, str], ...]
+        self, item: Item, turn: int, planned: Exchange, messages: tuple[dict[str, str], ...]
     ) -> Generator[Ask, Answer, tuple[str, ModelUse] | Failure]:
         """Ask until an answer is usable; an answer kept by an earlier run never counts as an attempt of this one.
 
@@ -94,7 +120,11 @@ class Director:
             answer = yield Ask(key, request)
             completion = answer.completion
             try:
-                return clean(completion.text, completion.finish_reason), completion.model
+                text = clean(completion.text, completion.finish_reason)
+                refuse_leak(text, messages[0]["content"])
+                if self._settings.draft:
+                    refuse_unfaithful(text, planned.assistant)
+                return text, completion.model
             except UnusableError as error:
                 reason, shown = str(error), completion.text[:60]
             fresh += answer.is_fresh
@@ -106,6 +136,8 @@ class Director:
     def _messages(
         self, spec: Mapping[str, Any], spoken: Sequence[Exchange], planned: Exchange
     ) -> tuple[dict[str, str], ...]:
+        if self._settings.draft:
+            return ({"role": "system", "content": REWORD}, {"role": "user", "content": planned.assistant})
         messages = [{"role": "system", "content": self._briefing(spec, planned)}]
         for exchange in spoken:
             messages.append({"role": "user", "content": exchange.user})
@@ -116,17 +148,20 @@ class Director:
         """Say who the assistant is, who asks, what the documents hold, and what this answer should do."""
         persona, mood = self._cast.personas[spec["persona"]], self._cast.moods[spec["mood"]]
         who = ", ".join(filter(None, (persona.describe, mood.describe)))
-        excerpts = [f"- {quote['title']}: {on_one_line(quote['quote'])}" for quote in planned.quotes]
         lines = [
             f"You are {self._cast.section.role}.",
             f"The user is {who}." if who else "",
-            "Excerpts from the documents:" if excerpts else "The documents hold nothing on the user's question.",
-            *excerpts,
-            planned.direction,
+            *_material(planned),
             "Answer in one to three plain sentences.",
             "" if spec["language"].startswith("en") else f"Write in the language {spec['language']}.",
         ]
         return "\n".join(filter(None, lines))
+
+
+def _material(planned: Exchange) -> list[str]:
+    excerpts = [f"- {quote['title']}: {on_one_line(quote['quote'])}" for quote in planned.quotes]
+    heading = "Excerpts from the documents:" if excerpts else "The documents hold nothing on the user's question."
+    return [heading, *excerpts, planned.direction]
 
 
 def canonical_request(request: ChatRequest) -> dict[str, Any]:
@@ -136,13 +171,7 @@ def canonical_request(request: ChatRequest) -> dict[str, Any]:
 
 def _cited(text: str, quotes: Sequence[Mapping[str, str]]) -> tuple[Mapping[str, str], ...]:
     """Keep the quotes that an answer really uses: half of a quote's longer words stand in it."""
-    said = {stem(word) for word in words(text)}
-
-    def share(quote: Mapping[str, str]) -> float:
-        wanted = {stem(word) for word in words(quote["quote"]) if len(word) >= MIN_LETTERS}
-        return len(wanted & said) / len(wanted) if wanted else 0.0
-
-    return tuple(quote for quote in quotes if share(quote) >= CITED_SHARE)
+    return tuple(quote for quote in quotes if share_kept(quote["quote"], text) >= CITED_SHARE)
 
 
 def pack(completion: Completion) -> bytes:

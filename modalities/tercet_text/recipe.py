@@ -129,6 +129,7 @@ class Llm(Section):
     max_tokens: int = Field(96, ge=8, le=4096, description="of one answer")
     temperature: float = Field(0.7, ge=0, le=2)
     attempts: int = Field(3, ge=1, le=20, description="new requests per answer before the dialog fails")
+    draft: bool = Field(True, description="let the model reword the grammar's answers: a small one can do no more")
     turns: Annotated[Turns | None, AfterValidator(_check_turns)] = Field(
         None, description="default: the text section's"
     )
@@ -149,6 +150,7 @@ class Endpoint(Section):
     max_tokens: int = Field(256, ge=8, le=32768)
     temperature: float = Field(0.7, ge=0, le=2)
     attempts: int = Field(3, ge=1, le=20, description="new requests per answer when a completion is unusable")
+    draft: bool = Field(False, description="let the model reword the grammar's answers instead of writing its own")
     price_per_1k_prompt_tokens: float = Field(0.0, ge=0)
     price_per_1k_completion_tokens: float = Field(0.0, ge=0)
     licence: str = Field("unknown", description="of the model, into the lineage")

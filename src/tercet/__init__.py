@@ -2,9 +2,8 @@
 
     recipe = tercet.load_recipe("pharmacy.yaml")
     tercet.preview(recipe, 3)
-    tercet.run(recipe)
-    tercet.train(recipe)
-    tercet.evaluate(recipe)
+    result = tercet.run(recipe)
+    tercet.export(result.run_dir, "out", ["parquet"])
 
 The command line calls exactly these functions; importing this package imports no torch.
 """
@@ -17,16 +16,13 @@ from typing import Any
 from tercet.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "__version__", "evaluate", "export", "load_recipe", "preview", "report", "run", "status", "train"]
+__all__ = ["Recipe", "__version__", "export", "load_recipe", "preview", "run", "status"]
 
 _CALLS = {  # imported on first use: `import tercet` stays light
     "preview": "tercet.pipeline.preview:preview",
     "run": "tercet.pipeline.run:run_recipe",
     "status": "tercet.store.summary:read_summary",
-    "report": "tercet.report:write_report",
     "export": "tercet.export:export",
-    "train": "tercet.train:train_recipe",
-    "evaluate": "tercet.evaluate:evaluate_recipe",
 }
 
 

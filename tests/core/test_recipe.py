@@ -28,7 +28,7 @@ def write(folder: Path, text: str | bytes) -> Path:
         ("train:\n  task: x\n  adapter:\n    rank: 0", r"demo\.yaml:6: train\.adapter\.rank: 0 is below 1"),
         ("seed: many", r'demo\.yaml:3: seed: "many": should be a valid integer'),
         ("use: comercial", r'demo\.yaml:3: use: "comercial" is not one of'),
-        ("modalities: {adio: {}}", r"demo\.yaml:3: modalities\.adio: no such modality; did you mean 'audio'\?"),
+        ("modalities: {imgae: {}}", r"demo\.yaml:3: modalities\.imgae: no such modality; did you mean 'image'\?"),
         ("modalities: 3", r"demo\.yaml:3: modalities: 3: should be a mapping of keys"),
         ("sources: {examples: [{modality: text, paht: x}]}", r"sources\.examples\.0\.paht: unknown key; did you mean"),
         ("name: again", r"demo\.yaml:3: name: given twice \(first in line 2\); keep one"),
@@ -101,7 +101,7 @@ def test_lines_point_at_the_deepest_known_key(tmp_path):
 
 def test_the_schema_holds_every_installed_modality_and_forbids_extras():
     properties = schema()["$defs"]["Modalities"]["properties"]
-    assert {"text", "audio", "image"} <= set(properties)
+    assert {"text", "image"} <= set(properties)
     assert schema()["additionalProperties"] is False
 
 

@@ -181,3 +181,10 @@ def test_the_held_out_split_gives_no_room_to_examples(planning: Planning) -> Non
 def test_an_example_given_twice_is_planned_once(planning: Planning) -> None:
     planned = plan(TextRecipe(), replace(planning, examples=rows(3) + rows(3), real_fraction=0.2))
     assert len(planned) == 3
+
+
+def test_a_term_too_short_to_misspell_is_never_misspelt(planning: Planning) -> None:
+    short = replace(planning, terms=(Term("B6"), Term("zinc"), Term("pH 7")))
+    edge_cases = {"rate": 1, "kinds": ["misspelt_term"]}
+    items = items_of(plan(TextRecipe.model_validate({"dialogs": 60, "edge_cases": edge_cases}), short))
+    assert {item.spec["term"] for item in items if item.spec["edge_case"]} == {"zinc"}

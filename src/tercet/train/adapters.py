@@ -1,0 +1,139 @@
+"""LoRA adapters in PEFT's own modules and files, with what they were trained on written beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tercet.errors import CorruptError, ModelError
+from tercet.files import fsync_folder, write_atomically
+from tercet.recipe import Adapter
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+CARD = "tercet.json"  # base digest, licence, recipe and data digests
+
+
+def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.Module:
+    """Wrap `model` with a fresh LoRA adapter; only its parameters need gradients."""
+    from tercet.compat import prepare_torchaudio
+
+    prepare_torchaudio()
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets or targets,
+    )
+    try:
+        wrapped: torch.nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(f"train.adapter.targets: {config.target_modules!r} fits no module of the base") from error
+    return wrapped
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the adapter's parameters by name."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def save(model: Any, folder: Path, card: Mapping[str, Any], scale: float = 1.0) -> str:
+    """Write the adapter in PEFT's format, scaled by `scale` (folded into B, so that every reader sees it).
+
+    Returns the digest of the weights file.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save as to_bytes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (value * scale if ".lora_B." in name else value).detach().cpu().contiguous()
+        for name, value in get_peft_model_state_dict(model).items()
+    }
+    data = to_bytes(state, {"format": "pt"})
+    config = model.peft_config["default"].to_dict()
+    config |= {"inference_mode": True, "base_model_name_or_path": card.get("base", "")}
+    config["target_modules"] = (
+        config["target_modules"] if isinstance(config["target_modules"], str) else sorted(config["target_modules"])
+    )
+    text = json.dumps(config, indent=1, sort_keys=True, default=lambda value: getattr(value, "value", str(value)))
+    write_atomically(folder / WEIGHTS, data)
+    write_atomically(folder / CONFIG, text.encode())
+    weights_digest = hashlib.sha256(data).hexdigest()
+    write_atomically(folder / CARD, json.dumps({**card, "weights": weights_digest}, indent=1, sort_keys=True).encode())
+    fsync_folder(folder)
+    return weights_digest
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read what an adapter was trained on.
+
+    Raises:
+        ModelError: there is no adapter of ours in `folder`.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: no adapter here ({CARD} is missing); train one with: tercet train") from error
+    except ValueError as error:
+        raise CorruptError(f"{folder / CARD}: not JSON: {error}; train again with: tercet train --fresh") from error
+    return card
+
+
+def check(folder: Path, base_digest: str) -> None:
+    """Refuse an adapter that is damaged or was trained on another base.
+
+    Raises:
+        CorruptError: the weights differ from their digest.
+        ModelError: the adapter belongs to another base model, or isn't safetensors.
+    """
+    card = read_card(folder)
+    if card["base_digest"] != base_digest:
+        raise ModelError(
+            f"{folder}: trained on {card['base']} (digest {card['base_digest']}); the base here is {base_digest}: "
+            "give the same base in train.base"
+        )
+    try:
+        found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: {WEIGHTS} is missing; train again with: tercet train --fresh") from error
+    if found != card["weights"]:
+        raise CorruptError(
+            f"{folder / WEIGHTS}: digest {found}, written as {card['weights']}; restore it, or tercet train --fresh"
+        )
+
+
+def load(model: torch.nn.Module, folder: Path, base_digest: str) -> torch.nn.Module:
+    """Put a saved adapter onto its base for inference; every tensor finite, consumed and of the right shape."""
+    check(folder, base_digest)
+    import torch
+    from peft import PeftModel
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise CorruptError(f"{folder / WEIGHTS}: not safetensors: {error}") from error
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise CorruptError(
+                f"{folder / WEIGHTS}: {name} holds NaN or infinity; train again with: tercet train --fresh"
+            )
+    wrapped: Any = PeftModel.from_pretrained(model, str(folder))
+    from peft import get_peft_model_state_dict
+
+    loaded = get_peft_model_state_dict(wrapped)
+    strange = sorted(set(loaded) ^ set(state))
+    if strange:
+        raise ModelError(f"{folder}: {len(strange)} tensors have no place in the base, first: {strange[0]}")
+    result: torch.nn.Module = wrapped.eval()
+    return result

@@ -1,0 +1,120 @@
+"""What a plug-in brings to be trained and judged: one small protocol, owned by the plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tercet import registry
+from tercet.errors import RecipeError
+from tercet.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+OnUnits = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """A task's measured defaults for what a recipe leaves open."""
+
+    base: str  # kind of `auto` base model
+    targets: str  # regular expression over the base's module names
+    learning_rate: float
+    replay: float
+    lora_scale: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item that both models answer: `source` is the sentence it came from, `slices` where it is counted too."""
+
+    id: str
+    source: str
+    reference: str
+    content: Any  # what the model is given: for speech, 16 kHz samples
+    slices: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A frozen set of examples.
+
+    `role` is "primary" (decides), "general" (must not get worse), or "other" (reported).
+    """
+
+    name: str
+    role: str
+    title: str
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One example's errors and units per metric (`{"wer": (errors, words)}`)."""
+
+    counts: Mapping[str, tuple[float, float]]
+
+
+class Batches(Protocol):
+    """Training data, ready: `batch` depends on the step alone, so that a resumed run sees the same ones."""
+
+    def batch(self, step: int, micro: int) -> Any:
+        """Give one micro-batch."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Say what the data holds, for the log: JSON values."""
+
+
+class Task(Protocol):
+    """A training task. Constructed as `cls(recipe)`; imports torch only when asked to work."""
+
+    defaults: Defaults
+    primary_metric: str
+    other_metric: str
+    general_metric: str
+
+    def load_base(self, path: Path) -> torch.nn.Module:
+        """Load the frozen base model."""
+
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> Batches:
+        """Read the run's records and make the training batches."""
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the mean loss of one micro-batch."""
+
+    def suites(self, run_dir: Path) -> list[Suite]:
+        """Read the frozen sets."""
+
+    def predict(
+        self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
+    ) -> Sequence[str]:
+        """Answer every example with decoded output (never teacher-forced); `adapter` None is the base alone."""
+
+    def measure(self, example: Example, prediction: str) -> Measured:
+        """Count one answer's errors."""
+
+    def export(self, base: Path, adapter: Path, out: Path) -> None:
+        """Merge the adapter and write the model in the layouts that its users load."""
+
+
+def find_task(recipe: Recipe) -> Task:
+    """Construct the recipe's training task.
+
+    Raises:
+        RecipeError: the recipe has no `train`, or no installed modality brings the task.
+    """
+    train = recipe.sections.train
+    if train is None:
+        raise RecipeError(f"{recipe.path}: no `train` section; add one, e.g. train: {{task: speech-to-text}}")
+    known: dict[str, tuple[str, str]] = {}
+    for modality in registry.modalities().values():
+        known |= {name: (code, modality.extra) for name, code in modality.tasks.items()}
+    if train.task not in known:
+        raise RecipeError(f"{recipe.path}: train.task: {train.task!r} is not one of {', '.join(sorted(known))}")
+    code, extra = known[train.task]
+    task: Task = registry.load(code, extra)(recipe)
+    return task
