@@ -161,7 +161,7 @@ class Disk:
         node.seen[at : at + len(data)] = data
 
 
-def _write(folder: Folder, target: Path, names_survive: bool) -> None:  # noqa: FBT001
+def _write(folder: Folder, target: Path, names_survive: bool) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name, node in (folder.seen if names_survive else folder.durable).items():
         if isinstance(node, File):

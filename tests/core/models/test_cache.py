@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.core.models.wheels import pinned
 
 from tercet.errors import ModelError
 from tercet.models import carried, packages
 from tercet.models.cache import build_once, cache_root, models_root
-from tests.core.models.wheels import pinned
 
 
 @pytest.fixture(autouse=True)

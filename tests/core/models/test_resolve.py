@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.errors import ModelError, TermsError, TercetError
+from tercet.errors import ModelError, TercetError, TermsError
 from tercet.modality import Check
 from tercet.models import AUTO, ResolvedModel, check_terms, list_models, parse_reference, resolve
 from tercet.models import resolve as resolve_function
