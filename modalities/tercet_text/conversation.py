@@ -123,7 +123,7 @@ class Director:
                 text = clean(completion.text, completion.finish_reason)
                 refuse_leak(text, messages[0]["content"])
                 if self._settings.draft:
-                    refuse_unfaithful(text, planned.assistant)
+                    refuse_unfaithful(text, planned.assistant, (item.spec["term"], item.spec["other_term"]))
                 return text, completion.model
             except UnusableError as error:
                 reason, shown = str(error), completion.text[:60]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from tercet_text.completion import UnusableError
 from tercet_text.documents import stem, words
@@ -16,11 +17,12 @@ NEGATIONS = frozenset({"not", "no", "never", "nothing", "none", "neither", "nor"
 NEGATED = re.compile(r"n[\u2019']t\b")
 
 
-def refuse_unfaithful(text: str, draft: str) -> None:
+def refuse_unfaithful(text: str, draft: str, terms: Iterable[str]) -> None:
     """Refuse a rewording that strays from its draft.
 
     Raises:
-        UnusableError: it grew, dropped most of the draft, brought in words or numbers, or lost or gained a negation.
+        UnusableError: it grew, dropped most of the draft, brought in words or numbers, lost or gained a negation, or
+            misspelt or dropped one of `terms` that the draft names.
     """
     if len(text) > MAX_GROWTH * len(draft):
         raise UnusableError("rewording grew")
@@ -28,6 +30,8 @@ def refuse_unfaithful(text: str, draft: str) -> None:
         raise UnusableError("rewording strays from its draft")
     if set(NUMBER.findall(text)) - set(NUMBER.findall(draft)):
         raise UnusableError("rewording brings in a number")
+    if any(term.casefold() in draft.casefold() and term.casefold() not in text.casefold() for term in terms):
+        raise UnusableError("rewording lost a term")
     if _negates(text) != _negates(draft):
         raise UnusableError("rewording turns a negation")
 

@@ -6,14 +6,12 @@ in flight.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from tercet.backends import ChatRequest, Completion, OpenAIBackend, TransformersBackend
 from tercet.errors import BackendError, UsageError
 from tercet.modality import Needs, Resources
-from tercet.randomness import digest
 from tercet.records import Failure, Item, Made, ModelUse
 from tercet_text.conversation import STAGE, Answer, Ask, Director, estimate_tokens, pack, unpack
 from tercet_text.recipe import Endpoint, Llm, TextRecipe
@@ -34,6 +32,10 @@ class Backend(Protocol):
 class AsyncBackend(Protocol):
     """A model that answers from elsewhere."""
 
+    @property
+    def model(self) -> ModelUse:
+        """What answers."""
+
     async def complete(self, request: ChatRequest) -> Completion:
         """Answer one request."""
 
@@ -49,7 +51,7 @@ class LlmDialogs:
 
     def __init__(self, section: TextRecipe, resources: Resources, backend: Backend | None = None) -> None:
         settings = section.llm or Llm(dialogs=0)
-        self._backend = backend or TransformersBackend(settings.model, root=resources.examples_root)
+        self._backend = backend or TransformersBackend(settings.model, resources.cores, resources.examples_root)
         self._answers = resources.answers
         self._director = Director(Cast(section), settings, resources, self._backend.model.digest)
 
@@ -90,8 +92,7 @@ class EndpointDialogs:
         self.concurrency = self._settings.concurrency
         self._backend = backend or _connect(self._settings)
         self._answers = resources.answers
-        model = digest("endpoint", self._settings.url, self._settings.model)
-        self._director = Director(Cast(section), self._settings, resources, model)
+        self._director = Director(Cast(section), self._settings, resources, self._backend.model.digest)
 
     async def make(self, item: Item) -> Made | Failure:
         """Make one dialog."""
@@ -129,27 +130,11 @@ def _spent(completion: Completion) -> int:
     return completion.prompt_tokens + completion.completion_tokens
 
 
-def read_key(settings: Endpoint) -> str:
-    """Read the endpoint's key from the environment variable that the recipe names.
-
-    Raises:
-        UsageError: the variable isn't set.
-    """
-    if not settings.key_env:
-        return ""
-    key = os.environ.get(settings.key_env, "")
-    if not key:
-        raise UsageError(
-            f"modalities.text.endpoint.key_env: {settings.key_env} isn't set; export {settings.key_env}=..."
-        )
-    return key
-
-
 def _connect(settings: Endpoint) -> AsyncBackend:
     return OpenAIBackend(
         settings.url,
         settings.model,
-        key=read_key(settings),
+        key_env=settings.key_env or "",
         concurrency=settings.concurrency,
         timeout_seconds=settings.timeout_seconds,
         max_attempts=settings.max_attempts,

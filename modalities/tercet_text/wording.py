@@ -150,7 +150,7 @@ USER: Rules = {
                "[Can I read that somewhere|Can you show me where it says so|How do you know that]?"),
     "short": ("[Shorter, please|In one sentence, please|What is the short version]?",
               "[Too long for me|I didn't get all that], [can you say it in a few words|what does it come down to]?"),
-    "thanks": ("[Thank you|Thanks|Many thanks|Thanks a lot][!|, that helps|, that is all|. Bye][.|]",
+    "thanks": ("[Thank you|Thanks|Many thanks|Thanks a lot][!|, that helps.|, that is all.|. Bye!]",
                "[Great|Good|Perfect|All right], [that's all I needed|I know enough now|that settles it]. [Thanks|Bye]!",
                "[OK|Fine], [I'll do that|I'll think about it|I'll ask there]. [Thank you|Thanks for your time]."),
     "grumble": ("[Well|Hm|Fine], [not what I hoped for|that was short], but [thanks|all right].",

@@ -41,6 +41,7 @@ VERBS = {
     "preview": Verb("preview", "Make a few records and show them in the terminal.", MAKE),
     "run": Verb("run", "Make a recipe's data; goes on by itself where it was stopped.", MAKE),
     "status": Verb("status", "Say how far a run is, live or past.", MAKE),
+    "report": Verb("report", "Write a run's report: one HTML file that needs no network.", MAKE),
     "export": Verb("export", "Write a run's records as Parquet, JSONL or webdataset.", MAKE),
 }
 

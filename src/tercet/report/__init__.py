@@ -1,1 +1,8 @@
-"""What a person reads of a run. The page's template and the dataset card are not written yet (docs/status/2.md)."""
+"""What a person reads of a run: the single-file report, the preview page, the dataset card."""
+
+from __future__ import annotations
+
+from tercet.report.card import write_card
+from tercet.report.page import write_preview, write_report
+
+__all__ = ["write_card", "write_preview", "write_report"]

@@ -52,6 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
             modalities=modalities,
             proof=proof,
             chains=lineage_of(run_dir, list(summary["modalities"]), proof),
+            hues={one["name"]: one["hue"] for one in modalities},
             recipe=_read_recipe(run_dir),
             spend={kind: value for kind, value in summary["spend"].items() if value},
             accepted=sum(counts["accepted"] for counts in summary["modalities"].values()),

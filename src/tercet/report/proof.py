@@ -49,6 +49,7 @@ class Proof:
     reasons: tuple[tuple[bool, str], ...]  # whether the rule holds, and its numbers
     suites: tuple[Suite, ...]
     slices: tuple[Suite, ...]
+    confidence: float
     zero: float  # where no change lies, percent of the plot
     fixed: tuple[Mapping[str, Any], ...]
     broken: tuple[Mapping[str, Any], ...]
@@ -101,6 +102,7 @@ def _proof(held: Mapping[str, Any]) -> Proof:
         reasons=tuple(_rule(reason) for reason in held["decision"]["reasons"]),
         suites=tuple(Suite(name, tuple(place(row) for row in rows)) for name, rows in suites),
         slices=tuple(Suite(name, tuple(rows)) for name, rows in slices if rows),
+        confidence=float(held.get("confidence", 0.95)),
         zero=at(0.0),
         fixed=fixed,
         broken=broken,

