@@ -1,7 +1,8 @@
 """Cut a carried recording into sentences with transcripts: a small set of real human speech, for evaluation.
 
 The text is the opening of A Tale of Two Cities (Charles Dickens, 1859, public domain), as the recording reads it. The
-cuts lie in the middle of pauses, found by loudness; Whisper base hears the same words in every clip.
+cuts lie in the middle of pauses, found by loudness. In one piece, Whisper tiny.en and base hear these very words; cut,
+they hear "that was" in clip 6 and "we're" or "we are" in clip 12.
 """
 
 from __future__ import annotations

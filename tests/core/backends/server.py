@@ -117,7 +117,7 @@ async def serve(endpoint: FakeEndpoint, listening: socket.socket, stop: asyncio.
     # a hanging handler must not hold the test's end back
     runner = web.AppRunner(endpoint.app(), access_log=None, shutdown_timeout=0.05)
     await runner.setup()
-    await web.SockSite(runner, listening, shutdown_timeout=0.05).start()
+    await web.SockSite(runner, listening).start()
     ready()
     await stop.wait()
     await runner.cleanup()
