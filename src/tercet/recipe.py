@@ -167,7 +167,7 @@ def load_recipe(path: str | Path) -> Recipe:
     path = Path(path)
     located = read_yaml(path)
     if not isinstance(located.data, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys; found {type(located.data).__name__}")
+        raise RecipeError(f"{path}:1: a recipe is a mapping of keys; found {_kind(located.data)}")
     version = located.data.get("version", RECIPE_VERSION)
     if isinstance(version, int) and version != RECIPE_VERSION:
         raise RecipeError(
@@ -186,6 +186,10 @@ def load_recipe(path: str | Path) -> Recipe:
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(error, located, model))) from error
     return Recipe(sections, located.data, path)
+
+
+def _kind(data: Any) -> str:
+    return "an empty file" if data is None else f"a {type(data).__name__}"
 
 
 def _unknown_modality(name: str) -> str:

@@ -53,8 +53,8 @@ def test_every_fault_is_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "found NoneType"),
-        ("- a", "found list"),
+        ("", "found an empty file"),
+        ("- a", "found a list"),
         ("version: 2\nname: demo", "version: 2 is not 1"),
         ("name: demo", "version: missing"),
         (b"version: 1\nname: d\xe9mo", "byte 18 is not UTF-8; save the file as UTF-8"),

@@ -1,1 +1,0 @@
-"""Gates for speech (not yet written; the plan is in docs/status/2.md)."""
