@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tercet.modality import Planning
+from tercet.permutation import permute
 from tercet.randomness import digest
 from tercet.records import Item
 from tercet.sources import Term
-from tercet_image.permutation import permute
 from tercet_image.recipe import ImageRecipe
 
 HELD_OUT = "held_out_combinations"
@@ -39,7 +39,7 @@ class Scenes:
         """Plan the picture at `index`: the first object's pair decides its split."""
         pairs = self.pairs()
         turn, place = divmod(index, len(pairs))
-        pair = pairs[permute(place, len(pairs), f"{self.seed}/pairs/{turn}")]
+        pair = pairs[permute(place, len(pairs), int(digest(str(self.seed), "pairs", str(turn))[:15], 16))]
         split = HELD_OUT if pair in self.held_out() else "train"
         draw = random.Random(f"{self.seed}/scene/{index}")
         scene = self.scene(pair, split, draw)

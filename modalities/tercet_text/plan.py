@@ -13,12 +13,12 @@ from functools import cached_property
 from typing import Any
 
 from tercet.modality import Planning
+from tercet.permutation import mix, permute, spread
 from tercet.randomness import canonical_json, digest
 from tercet.records import Item
 from tercet.sources import Example, Term
 from tercet_text.documents import DocumentIndex, Found
 from tercet_text.intents import OBSCURE
-from tercet_text.permutation import mix, permute, spread
 from tercet_text.recipe import EdgeCase, Intent, TextRecipe
 
 # what there is to talk about when the user brings neither terms nor documents

@@ -8,6 +8,7 @@ from typing import Any
 
 from tercet import registry
 from tercet.errors import UsageError
+from tercet.randomness import canonical_json
 from tercet.store.summary import MIN_CELL
 
 FULL_CELL = 0.85  # neural voices keep at least this share
@@ -85,6 +86,7 @@ def grid(cells: Sequence[Mapping[str, Any]], *, is_over: bool) -> Grid | None:
 
     `is_over` says that no more is to come: only then is a planned cell with nothing in it a failure.
     """
+    cells = _fold(cells)
     names = list(dict.fromkeys(name for cell in cells for name in cell["cell"]))
     if not names:
         return None
@@ -112,6 +114,22 @@ def grid(cells: Sequence[Mapping[str, Any]], *, is_over: bool) -> Grid | None:
         num_empty=sum(cell.state == "empty" for cell in everything),
         num_hidden=len(placed) - len(rows),
     )
+
+
+def _fold(cells: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Sum over the finest dimension while cells hold too few items on average to say anything."""
+    names = list(dict.fromkeys(name for cell in cells for name in cell["cell"]))
+    fails_run = any(cell["planned"] >= MIN_CELL and not cell["kept"] for cell in cells)  # never folded out of sight
+    if len(names) < 2 or fails_run or sum(cell["planned"] for cell in cells) >= MIN_CELL * len(cells):
+        return cells
+    finest = max(names, key=lambda name: len({cell["cell"].get(name) for cell in cells}))
+    folded: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        kept = {name: value for name, value in cell["cell"].items() if name != finest}
+        into = folded.setdefault(canonical_json(kept), {"cell": kept, "planned": 0, "made": 0, "kept": 0})
+        for number in ("planned", "made", "kept"):
+            into[number] += cell[number]
+    return _fold(list(folded.values()))
 
 
 def _cell(cell: Mapping[str, Any], *, is_over: bool) -> Cell:

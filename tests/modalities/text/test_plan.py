@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.modality import Planning
+from tercet.permutation import permute, spread
 from tercet.records import Item
 from tercet.sources import Document, Example, Term
-from tercet_text.permutation import permute, spread
 from tercet_text.plan import TextPlan, plan
 from tercet_text.recipe import TextRecipe
 
