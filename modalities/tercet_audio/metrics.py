@@ -7,6 +7,7 @@ an inserted word counts to B when it belongs to a term. A term counts as recalle
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,9 @@ def english_normaliser() -> Normalise:
     """Return Whisper's English text normaliser (numbers, spelling, contractions, punctuation)."""
     from whisper.normalizers import EnglishTextNormalizer
 
-    normalise: Normalise = EnglishTextNormalizer()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its spelling table's file open
+        normalise: Normalise = EnglishTextNormalizer()
     return normalise
 
 

@@ -12,8 +12,6 @@ ENGINES: dict[str, Named] = {
     "pico": "tercet_audio.engines.pico:PicoEngine",
     "espeak": "tercet_audio.engines.espeak:EspeakEngine",
     "flite": "tercet_audio.engines.flite:FliteEngine",
-    "piper": "tercet_audio.engines.piper:PiperEngine",
-    "coqui": "tercet_audio.engines.coqui:CoquiEngine",
 }
 
 

@@ -10,6 +10,7 @@ AUDIO_OUTPUT_SYNCHRONOUS = 2
 CHARS_UTF8 = 1
 RATE_PARAMETER = 1
 PHONEMES_IPA = 0x02
+FILE_NAMES = {"en-gb": "en"}  # the library, unlike the program, finds this accent by its file's name alone
 POS_CHARACTER = 1
 
 SYNTH_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -33,7 +34,9 @@ class EspeakLibrary:
 
     def answer(self, request: dict[str, Any]) -> tuple[bytes, int]:
         """Speak {"text", "voice", "words_per_minute"}, or give IPA for {"text", "voice", "ipa": true}."""
-        if self.library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
+        accent, plus, variant = request["voice"].partition("+")
+        name = FILE_NAMES.get(accent, accent) + plus + variant
+        if self.library.espeak_SetVoiceByName(name.encode()) != 0:
             raise ValueError(f"no voice {request['voice']!r}")
         text = request["text"].encode()
         if request.get("ipa"):

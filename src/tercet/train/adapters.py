@@ -56,7 +56,7 @@ def save(model: Any, folder: Path, card: Mapping[str, Any], scale: float = 1.0) 
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value * scale if ".lora_B." in name else value).detach().cpu().contiguous()
-        for name, value in get_peft_model_state_dict(model).items()
+        for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
     data = to_bytes(state, {"format": "pt"})
     config = model.peft_config["default"].to_dict()
@@ -131,7 +131,7 @@ def load(model: torch.nn.Module, folder: Path, base_digest: str) -> torch.nn.Mod
     wrapped: Any = PeftModel.from_pretrained(model, str(folder))
     from peft import get_peft_model_state_dict
 
-    loaded = get_peft_model_state_dict(wrapped)
+    loaded = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     strange = sorted(set(loaded) ^ set(state))
     if strange:
         raise ModelError(f"{folder}: {len(strange)} tensors have no place in the base, first: {strange[0]}")

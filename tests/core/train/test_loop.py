@@ -1,0 +1,132 @@
+import hashlib
+import json
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from tercet.compat import prepare_torchaudio
+from tercet.errors import CorruptError, ModelError
+from tercet.recipe import Adapter
+from tercet.train import adapters
+from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, train
+
+SETTINGS = LoopSettings(
+    steps=12, learning_rate=0.05, warmup_fraction=0.2, accumulate=2, clip_norm=1.0, checkpoint_every=4, seed=3
+)
+BASE_DIGEST = "b" * 32
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.inner = torch.nn.Linear(6, 4, bias=False)
+        with torch.no_grad():
+            self.inner.weight.copy_(torch.randn(4, 6, generator=generator))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class Batches:
+    def batch(self, step, micro):
+        generator = torch.Generator().manual_seed(step * 10 + micro)
+        x = torch.randn(8, 6, generator=generator)
+        return x, x[:, :4] * 2
+
+    def describe(self):
+        return {}
+
+
+class Squares:  # only what the loop asks of a Task
+    def __init__(self, broken_at=-1):
+        self.calls, self.broken_at = 0, broken_at
+
+    def loss(self, model, batch):
+        self.calls += 1
+        x, y = batch
+        return ((model(x) - y) ** 2).mean() * (float("nan") if self.calls == self.broken_at else 1.0)
+
+
+def as_task() -> Any:
+    return Squares()
+
+
+def fresh():
+    prepare_torchaudio()
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft's imports warn in their own ways
+        return adapters.attach(Small(), Adapter(rank=2, dropout=0.1), "inner")
+
+
+def digest(model):
+    return hashlib.sha256(
+        b"".join(v.detach().numpy().tobytes() for v in adapters.trainable(model).values())
+    ).hexdigest()
+
+
+def run(folder, model=None, task: Any = None, **more):
+    model = model or fresh()
+    folder.mkdir(exist_ok=True)
+    train(model, task or as_task(), Batches(), SETTINGS, folder, lambda *_: None, **more)
+    return model
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path):
+    model = fresh()
+    before = model.base_model.model.inner.base_layer.weight.clone()
+    run(tmp_path, model)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert torch.equal(model.base_model.model.inner.base_layer.weight, before)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 4, 5, 11])
+def test_a_stopped_training_resumes_to_the_same_adapter(tmp_path, stopped_after):
+    whole = digest(run(tmp_path / "whole"))
+    steps = iter(range(1, 100))
+    stopping = {"now": False}
+
+    def on_step(done, loss):
+        stopping["now"] = next(steps) == stopped_after
+
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    task: Any = Squares()
+    done = train(fresh(), task, Batches(), SETTINGS, folder, on_step, lambda: stopping["now"])
+    assert done == stopped_after
+    assert digest(run(folder)) == whole
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
+    with pytest.raises(TrainingFailed, match=r"step 5: the loss is nan; lower train\.learning_rate \(now 0\.05\)"):
+        run(tmp_path, task=Squares(broken_at=11))
+    assert digest(run(tmp_path)) == digest(run(tmp_path / "whole"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"rot")
+    with pytest.raises(CorruptError, match=r"checkpoint\.safetensors: damaged checkpoint"):
+        run(tmp_path)
+
+
+def test_a_saved_adapter_loads_scaled_and_refuses_another_base_and_damage(tmp_path):
+    model = run(tmp_path)
+    x = torch.randn(5, 6)
+    adapters.save(model, tmp_path / "adapter", {"base": "pkg:small", "base_digest": BASE_DIGEST}, scale=0.5)
+    loaded = adapters.load(Small(), tmp_path / "adapter", BASE_DIGEST)
+    base = Small()(x)
+    torch.testing.assert_close(loaded(x) - base, 0.5 * (model(x) - base))
+    with pytest.raises(ModelError, match="trained on pkg:small"):
+        adapters.load(Small(), tmp_path / "adapter", "c" * 32)
+    weights = tmp_path / "adapter" / adapters.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(CorruptError, match="digest"):
+        adapters.load(Small(), tmp_path / "adapter", BASE_DIGEST)
+    with pytest.raises(ModelError, match="no adapter here"):
+        adapters.load(Small(), tmp_path / "none", BASE_DIGEST)
