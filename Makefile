@@ -28,7 +28,7 @@ demo: $(INSTALLED) $(WEIGHTS) ## the main job: recipes/pharmacy.yaml end to end,
 test: $(INSTALLED) $(WEIGHTS) ## every test but the slow ones; needs no network once set up (ARGS='-k name' to choose)
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-crash: $(INSTALLED) $(WEIGHTS) ## kill the run at every write, fsync and rename (about an hour)
+test-crash: $(INSTALLED) $(WEIGHTS) ## kill the run at every write, fsync and rename (minutes)
 	@TERCET_CRASH_POINTS=all $(BIN)/python -m pytest tests/core/crash --timeout=7200 $(ARGS)
 
 test-long: $(INSTALLED) $(WEIGHTS) ## the slow tests
