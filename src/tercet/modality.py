@@ -205,6 +205,7 @@ class Planning:
     seed: int
     language: str
     terms: Sequence[Any] = ()  # tercet.sources.Term
+    phrases: Sequence[str] = ()  # sentences that hold {term} once
     documents: Sequence[Any] = ()  # tercet.sources.Document
     examples: Sequence[Any] = ()  # tercet.sources.Example of this modality
     real_fraction: float = 0.0

@@ -47,9 +47,10 @@ class ExampleSource(Section):
 
 
 class Sources(Section):
-    """What the user brings: a term list, documents, and real examples. Paths start at the recipe's folder."""
+    """What the user brings: terms, how they are said, documents, real examples. Paths start at the recipe's folder."""
 
     terms: str | None = Field(None, description="a .txt (one term a line) or .csv (term, spoken, category)")
+    phrases: str | None = Field(None, description="a .txt of sentences, one a line, that hold {term} once")
     documents: str | None = Field(None, description="a folder of .md and .txt files")
     examples: tuple[ExampleSource, ...] = ()
 

@@ -18,6 +18,7 @@ from tercet.recipe import ExampleSource, Recipe
 
 MAX_TERM_CHARACTERS = 120
 MANIFESTS = ("manifest.jsonl", "manifest.csv", "manifest.tsv", "transcripts.tsv")
+SLOT = "{term}"
 TERM_COLUMNS = ("term", "spoken", "category")
 DOCUMENT_SUFFIXES = (".md", ".txt")
 
@@ -123,6 +124,29 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise SourceError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 
 
+def read_phrases(path: Path) -> list[str]:
+    """Read how terms are said: one sentence a line that holds {term} once; a line that begins with # is a comment.
+
+    Raises:
+        SourceError: a sentence without {term}, with two of them, or that stands twice; names the line.
+    """
+    lines_of: dict[str, int] = {}
+    for line, row in _line_rows(read_text(path)):
+        phrase = unicodedata.normalize("NFC", " ".join(row["term"].split()))
+        if not phrase:
+            continue
+        if phrase.count(SLOT) != 1 or "{" in phrase.replace(SLOT, "", 1):
+            raise SourceError(f"{path}:{line}: {phrase!r} must hold {SLOT} once and no other brace; mend this line")
+        if not phrase.isprintable():
+            raise SourceError(f"{path}:{line}: {phrase!r} holds an unprintable character; remove it")
+        if phrase in lines_of:
+            raise SourceError(f"{path}:{line}: duplicate phrase (first in line {lines_of[phrase]}); keep one")
+        lines_of[phrase] = line
+    if not lines_of:
+        raise SourceError(f"{path}: no phrases; write one sentence with {SLOT} a line")
+    return list(lines_of)
+
+
 def read_documents(folder: Path) -> list[Document]:
     """Read every .md and .txt file below `folder`, in the order of their paths."""
     if not folder.is_dir():
@@ -199,6 +223,7 @@ class LoadedSources:
     """The recipe's sources, read and checked."""
 
     terms: tuple[Term, ...] = ()
+    phrases: tuple[str, ...] = ()
     documents: tuple[Document, ...] = ()
     examples: Mapping[str, tuple[tuple[Example, ...], ExampleSource]] = field(default_factory=dict)
 
@@ -207,8 +232,9 @@ def load_sources(recipe: Recipe) -> LoadedSources:
     """Read everything that the recipe's `sources` names."""
     sources = recipe.sections.sources
     terms = read_terms(recipe.root / sources.terms) if sources.terms else []
+    phrases = read_phrases(recipe.root / sources.phrases) if sources.phrases else []
     documents = read_documents(recipe.root / sources.documents) if sources.documents else []
     examples = {
         source.modality: (tuple(read_examples(recipe.root / source.path)), source) for source in sources.examples
     }
-    return LoadedSources(tuple(terms), tuple(documents), examples)
+    return LoadedSources(tuple(terms), tuple(phrases), tuple(documents), examples)

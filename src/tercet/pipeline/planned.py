@@ -73,6 +73,7 @@ def _plan_one(
         seed=recipe.sections.seed,
         language=recipe.sections.language,
         terms=sources.terms,
+        phrases=sources.phrases,
         documents=sources.documents,
         examples=examples,
         real_fraction=source.real_fraction if source else 0.0,

@@ -208,7 +208,10 @@ def _clear(run_dir: Path) -> None:
 def _identify(journal: Journal, recipe: Recipe, sources: LoadedSources, run_dir: Path) -> str:
     """Pin a new run to its recipe, or check that an old one has the same; return what was found."""
     contents = digest(
-        repr(sources.terms), repr(sources.documents), repr([(k, v[0]) for k, v in sorted(sources.examples.items())])
+        repr(sources.terms),
+        repr(sources.phrases),
+        repr(sources.documents),
+        repr([(k, v[0]) for k, v in sorted(sources.examples.items())]),
     )
     meta = journal.meta()
     if "recipe" not in meta:
@@ -219,7 +222,7 @@ def _identify(journal: Journal, recipe: Recipe, sources: LoadedSources, run_dir:
         return ""
     changed = list(_differences(json.loads(meta["recipe"]), json.loads(canonical_json(recipe.data_content))))
     if not changed and meta["sources"] != contents:
-        changed = ["sources: the content of the terms, documents or examples"]
+        changed = ["sources: the content of the terms, phrases, documents or examples"]
     if changed:
         shown = "\n  ".join(changed[:10])
         raise StoreError(
