@@ -80,7 +80,7 @@ def run_recipe(
         remove_leftovers(run_dir)
         if fresh:
             _clear(run_dir)
-        stop = stack.enter_context(_StopOnInterrupt())
+        stop = stack.enter_context(StopOnInterrupt())
         journal = Journal(run_dir / JOURNAL)
         stack.callback(journal.close)
         resumed = _identify(journal, recipe, sources, run_dir)
@@ -166,10 +166,11 @@ class _Run:
             raise Interrupted("interrupted: what was done is kept; the same command goes on from here")
 
 
-class _StopOnInterrupt(AbstractContextManager["threading.Event"]):
+class StopOnInterrupt(AbstractContextManager["threading.Event"]):
     """Turns the first Ctrl-C into a request to drain; the second one stops at once."""
 
     def __enter__(self) -> threading.Event:
+        """Watch for Ctrl-C and SIGTERM; the event says whether one came."""
         self._event = threading.Event()
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
@@ -182,6 +183,7 @@ class _StopOnInterrupt(AbstractContextManager["threading.Event"]):
         self._event.set()
 
     def __exit__(self, *exc: object) -> None:
+        """Give the signals back."""
         if self._is_main:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -220,7 +222,7 @@ def _identify(journal: Journal, recipe: Recipe, sources: LoadedSources, run_dir:
             recipe=canonical_json(recipe.data_content), name=recipe.name, recipe_digest=recipe.digest, sources=contents
         )
         return ""
-    changed = list(_differences(json.loads(meta["recipe"]), json.loads(canonical_json(recipe.data_content))))
+    changed = list(differences(json.loads(meta["recipe"]), json.loads(canonical_json(recipe.data_content))))
     if not changed and meta["sources"] != contents:
         changed = ["sources: the content of the terms, phrases, documents or examples"]
     if changed:
@@ -233,10 +235,11 @@ def _identify(journal: Journal, recipe: Recipe, sources: LoadedSources, run_dir:
     return _found(journal)
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """List what changed between two JSON values, as `key.of.it: old -> new`."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
         yield f"{path}: {canonical_json(old)} -> {canonical_json(new)}"
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tercet import registry
 from tercet.errors import RecipeError
+from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Example:
-    """One item that both models answer: `source` is the sentence it came from, `slices` where it is counted too."""
+    """One item that both models answer: `source` is the sentence it came from, `slices` where it is counted too.
+
+    Answers are kept under a digest of `content`, which must be all that the model is given.
+    """
 
     id: str
     source: str
     reference: str
-    content: Any  # what the model is given: for speech, 16 kHz samples
+    content: Any  # bytes, text, JSON values or numpy arrays: for speech, 16 kHz samples
     slices: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -43,7 +47,7 @@ class Example:
 class Suite:
     """A frozen set of examples.
 
-    `role` is "primary" (decides), "general" (must not get worse), or "other" (reported).
+    `role` is "primary" (decides; a task has one such suite), "general" (must not get worse), or "other" (reported).
     """
 
     name: str
@@ -54,7 +58,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Measured:
-    """One example's errors and units per metric (`{"wer": (errors, words)}`)."""
+    """One example's errors and units per metric (`{"wer": (errors, words)}`); the same units whatever the answer."""
 
     counts: Mapping[str, tuple[float, float]]
 
@@ -70,12 +74,19 @@ class Batches(Protocol):
 
 
 class Task(Protocol):
-    """A training task. Constructed as `cls(recipe)`; imports torch only when asked to work."""
+    """A training task. Constructed as `cls(recipe)`; imports torch only when asked to work.
+
+    A task may also be a `PredictsBoth` or a `ChecksBase`.
+    """
 
     defaults: Defaults
-    primary_metric: str
-    other_metric: str
-    general_metric: str
+    primary_metric: str  # decides, on the primary suite
+    other_metric: str  # must not get wholly worse on the primary suite
+    general_metric: str  # bounds forgetting, on each general suite
+    false_trigger_metric: str  # domain words where none was said; the decision bounds it per 100 units
+    rates: tuple[str, ...]  # metrics that are reported plainly for each model, where more may be better (recall)
+    settings: Mapping[str, Any]  # what training uses of the recipe outside `train`: JSON values, pinned
+    decoding: Mapping[str, Any]  # how `predict` decodes: JSON values; answers are kept apart by them
 
     def load_base(self, path: Path) -> torch.nn.Module:
         """Load the frozen base model."""
@@ -89,16 +100,40 @@ class Task(Protocol):
     def suites(self, run_dir: Path) -> list[Suite]:
         """Read the frozen sets."""
 
+    def read_input(self, text: str) -> Example:
+        """Turn what a user gives `tercet try` (a path, or the content itself) into an example; raises SourceError."""
+
     def predict(
         self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
-    ) -> Sequence[str]:
-        """Answer every example with decoded output (never teacher-forced); `adapter` None is the base alone."""
+    ) -> Iterable[str]:
+        """Answer every example in order with decoded output (never teacher-forced); `adapter` None is the base alone.
+
+        A generator lets each answer be kept as it comes, so that a killed evaluation goes on from there.
+        """
 
     def measure(self, example: Example, prediction: str) -> Measured:
         """Count one answer's errors."""
 
     def export(self, base: Path, adapter: Path, out: Path) -> None:
         """Merge the adapter and write the model in the layouts that its users load."""
+
+
+@runtime_checkable
+class PredictsBoth(Protocol):
+    """A task whose base and tuned models share work, such as an encoder that the adapter leaves alone."""
+
+    def predict_both(
+        self, base: Path, adapter: Path, examples: Sequence[Example], on_units: OnUnits
+    ) -> Iterable[tuple[str, str]]:
+        """Answer every example in order as (base, tuned); each must be what `predict` gives."""
+
+
+@runtime_checkable
+class ChecksBase(Protocol):
+    """A task that refuses some base models: one that judged the run's data, say."""
+
+    def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
+        """Raise a UsageError or ModelError when `base` must not be trained on this run."""
 
 
 def find_task(recipe: Recipe) -> Task:
