@@ -1,1 +1,12 @@
-"""Speech: engines, word errors, training windows. Not a plug-in yet: it joins `tercet.modalities` with its plan."""
+"""Speech: the user's terms in carrier phrases, by several engines, voices and paces, beside ordinary sentences."""
+
+from tercet.modality import Modality
+
+modality = Modality(
+    name="audio",
+    extra="audio",
+    recipe_model="tercet_audio.recipe:AudioRecipe",
+    payload="tercet_audio.payload:payload",
+    plan="tercet_audio.plan:plan",
+    generators={"speech": "tercet_audio.speech:Speech"},
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-from tercet.errors import SourceError
 from tercet.records import Record
 from tercet_audio.augment import RATE, Clip, augment
+from tercet_audio.payload import decode_clip
 from tercet_audio.training import SpeechTraining
 
 if TYPE_CHECKING:
@@ -46,19 +44,6 @@ class Window:
 def read_spoken(records: Iterable[Record]) -> list[Spoken]:
     """Decode records' clips."""
     return [Spoken(decode_clip(record.payload["audio"]), record.payload["text"]) for record in records]
-
-
-def decode_clip(data: bytes) -> Clip:
-    """Decode a mono 16 kHz file to float32 samples in [-1, 1].
-
-    Raises:
-        SourceError: another rate or more channels; a shard of ours never holds that.
-    """
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
-    if rate != RATE or samples.ndim != 1:
-        raise SourceError(f"a clip has {rate} Hz and shape {samples.shape}; training needs mono 16 kHz")
-    clip: Clip = samples
-    return clip
 
 
 def pack(clips: Sequence[Spoken], settings: SpeechTraining, seed: int) -> list[Window]:

@@ -209,3 +209,4 @@ class Planning:
     documents: Sequence[Any] = ()  # tercet.sources.Document
     examples: Sequence[Any] = ()  # tercet.sources.Example of this modality
     real_fraction: float = 0.0
+    root: str = ""  # the recipe's folder, as in Resources.examples_root

@@ -26,7 +26,13 @@ PLANNING = Planning(
     documents=[Document("storage.md", "Metformin is kept in a dry place. Warfarin is kept away from children.")],
 )
 # modality -> (section, the same with a raised quota); None where the section has no quota
+SMALL_SPEECH = {
+    "clips": 9,
+    "held_out": {"phrase_clips": 4, "engine_clips": 4, "term_clips": 4},
+    "general": {"clips": 4, "replay_clips": 4},
+}
 SECTIONS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "audio": (SMALL_SPEECH, {**SMALL_SPEECH, "clips": 400, "general": {"clips": 40, "replay_clips": 4}}),
     "text": ({"dialogs": 12}, {"dialogs": 40}),
     "image": ({"pictures": 12}, {"pictures": 40}),
 }

@@ -77,6 +77,7 @@ def _plan_one(
         documents=sources.documents,
         examples=examples,
         real_fraction=source.real_fraction if source else 0.0,
+        root=str(recipe.root.resolve()),
     )
 
     def stage(kind: Any, name: str, code: str, stage_section: Any) -> Stage:

@@ -7,8 +7,9 @@ import soundfile
 
 from tercet.errors import SourceError
 from tercet_audio.augment import RATE, add_noise, augment, shift_speed, telephone
+from tercet_audio.payload import decode_clip
 from tercet_audio.training import SpeechTraining
-from tercet_audio.windows import IGNORED, MAX_LABELS, Spoken, Tokens, WindowBatches, decode_clip, pack
+from tercet_audio.windows import IGNORED, MAX_LABELS, Spoken, Tokens, WindowBatches, pack
 
 
 def tone(seconds=2.0, hertz=440.0):
