@@ -65,10 +65,10 @@ class SilenceGate(Section):
 
 
 class ClippingGate(Section):
-    """Samples at full scale."""
+    """Flat peaks: loudness is the same for all clips, and a clipped one crowds under its own peak."""
 
-    max_share: Share = Field(0.001, description="of samples that stand in runs of three or more at the peak")
-    at_level: float = Field(0.999, gt=0, le=1)
+    max_share: Share = Field(0.15, description="of samples in runs of three or more near the peak")
+    at_level: float = Field(0.5, gt=0, le=1, description="of the clip's own peak: from here on counts as near it")
 
 
 class CharacterRateGate(Section):

@@ -1,0 +1,1 @@
+"""The gates of a clip, on clean audio before any augmentation: they find broken clips, and say nothing of beauty."""
