@@ -8,5 +8,9 @@ modality = Modality(
     recipe_model="tercet_audio.recipe:AudioRecipe",
     payload="tercet_audio.payload:payload",
     plan="tercet_audio.plan:plan",
-    generators={"speech": "tercet_audio.speech:Speech"},
+    generators={"speech": "tercet_audio.speech:Speech", "examples": "tercet_audio.examples:Examples"},
+    gates={},
+    show="tercet_audio.show:show",
+    checks="tercet_audio.checks:checks",
+    commands={"voices": "tercet_audio.voices:voices"},
 )

@@ -1,4 +1,4 @@
-"""What every clip goes through, spoken or recorded: 16 kHz, little silence at its ends, one loudness."""
+"""What every spoken clip goes through: 16 kHz, little silence at its ends, one loudness."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ def finish(samples: npt.NDArray[np.float32], rate: int) -> Clip:
     Engines differ by over 10 dB and by a second of silence: a model, and every threshold of a gate, would hear which
     engine spoke rather than what was said.
     """
+    return normalise(trim(to_16_khz(samples, rate)))
+
+
+def to_16_khz(samples: npt.NDArray[np.float32], rate: int) -> Clip:
+    """Resample mono samples."""
     resampled = samples if rate == RATE else soxr.resample(samples, rate, RATE)
-    return normalise(trim(resampled.astype(np.float32)))
+    return resampled.astype(np.float32)
 
 
 def trim(clip: Clip) -> Clip:

@@ -108,7 +108,7 @@ class Recordings:
         example = self.examples[permute(index, len(self.examples), self.seed)]
         # relative: a recipe's folder may move, and its records keep their names
         file = os.path.relpath(example.file, self.root or None) if example.file else ""
-        spec = {"file": file, "digest": example.file_digest, "fields": dict(example.fields)}
+        spec = {"file": file, "digest": example.file_digest, "row": dict(example.fields)}
         cell = {"voice": "real", "accent": "real", "pace": "real"}
         return Item("audio", "examples", TRAIN, spec, position, cell)
 

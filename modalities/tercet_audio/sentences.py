@@ -81,18 +81,18 @@ GENERAL = (
     "If the {weather} stops, we can go to {spot} after all.",
     "His {nth} book is about a {job} from {place}.",
     "Put the {food} on the shelf next to the {thing}.",
-    "I would rather go {hobby} with {name} than stay at home.",
+    "{name} would rather talk about {hobby} than about the {weather}.",
     "The bus number {number} stops right behind {spot}.",
     "{name} asked whether the {animal} could stay in the {room}.",
     "We missed the beginning because of the {weather} on {day}.",
     "A {job} came {when} to look at the {room}.",
     "Has anybody seen the keys to the {room} since {hour}?",
     "The concert in {place} starts at {hour}, not at eight thirty.",
-    "{friend_start} gave me a {colour} {thing} for my birthday.",
+    "{friend} gave me a {colour} {thing} for my birthday.",
     "On the {nth} floor you will find the {room} and a small balcony.",
     "They grow {food} behind the house, and {number} kinds of flowers.",
     "Everyone was {feeling} about the news from {place}.",
-    "You need {number} eggs and a little {food} for this recipe.",
+    "You need {number} eggs and some {food} for this recipe.",
     "The children drew a {colour} {animal} on the wall.",
     "Please call {name} at {hour} and ask about the {thing}.",
     "In {month} the days in {place} are getting longer.",
@@ -114,7 +114,7 @@ REPLAY = (
     "{name} never learned how to ride a {animal}.",
     "By the {nth} of {month} everything has to be finished.",
     "We have {weather} again, so the game in {place} was cancelled.",
-    "How many {food} sandwiches do {number} people need?",
+    "How many plates of {food} do {number} people need?",
     "She wants to become a {job} and live in {place}.",
     "Their {animal} ran away {when} and came back at {hour}.",
     "Close the window of the {room} before the {weather} begins.",
@@ -142,7 +142,7 @@ REPLAY = (
 )
 
 FAMILIES: dict[Family, tuple[str, ...]] = {"general": GENERAL, "replay": REPLAY}
-SLOT = re.compile(r"\{(\w+?)(_start)?\}")  # _start: the same words with a capital letter
+SLOT = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
