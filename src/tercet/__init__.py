@@ -3,6 +3,8 @@
     recipe = tercet.load_recipe("pharmacy.yaml")
     tercet.preview(recipe, 3)
     result = tercet.run(recipe)
+    tercet.train(recipe)
+    tercet.evaluate(recipe)["decision"]
     tercet.export(result.run_dir, "out", ["parquet"])
 
 The command line calls exactly these functions; importing this package imports no torch.
@@ -11,18 +13,28 @@ The command line calls exactly these functions; importing this package imports n
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tercet.recipe import Recipe, load_recipe
 
+if TYPE_CHECKING:
+    from tercet.evaluate.run import evaluate_recipe as evaluate
+    from tercet.export import export
+    from tercet.pipeline.preview import preview
+    from tercet.pipeline.run import run_recipe as run
+    from tercet.store.summary import read_summary as status
+    from tercet.train.run import train_recipe as train
+
 __version__ = "0.1.0"
-__all__ = ["Recipe", "__version__", "export", "load_recipe", "preview", "run", "status"]
+__all__ = ["Recipe", "__version__", "evaluate", "export", "load_recipe", "preview", "run", "status", "train"]
 
 _CALLS = {  # imported on first use: `import tercet` stays light
     "preview": "tercet.pipeline.preview:preview",
     "run": "tercet.pipeline.run:run_recipe",
     "status": "tercet.store.summary:read_summary",
     "export": "tercet.export:export",
+    "train": "tercet.train.run:train_recipe",
+    "evaluate": "tercet.evaluate.run:evaluate_recipe",
 }
 
 

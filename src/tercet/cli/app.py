@@ -33,7 +33,7 @@ class Verb:
     panel: str
 
 
-START, MAKE = "Get going", "Make data"
+START, MAKE, PROVE = "Get going", "Make data", "Train and prove"
 VERBS = {
     "init": Verb("init", "Write a recipe that runs as it stands, and small sources for it.", START),
     "validate": Verb("validate", "Check a recipe whole; say what it would make.", START),
@@ -43,6 +43,9 @@ VERBS = {
     "status": Verb("status", "Say how far a run is, live or past.", MAKE),
     "report": Verb("report", "Write a run's report: one HTML file that needs no network.", MAKE),
     "export": Verb("export", "Write a run's records as Parquet, JSONL or webdataset.", MAKE),
+    "train": Verb("train", "Train the recipe's adapter on its run; goes on by itself where it was stopped.", PROVE),
+    "eval": Verb("eval", "Compare the adapter with its base on frozen suites, and decide.", PROVE),
+    "try": Verb("try_", "Let base and tuned answer one input, side by side.", PROVE),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tercet.evaluate.statistics import Comparison
+from tercet.evaluate.statistics import FEW_SOURCES, Comparison
 
 FALSE_TRIGGERS_PER_100 = 0.1  # domain words heard where none was said, per 100 words
 
@@ -35,6 +35,8 @@ def decide(
     """
     rules: list[tuple[bool, bool, str]] = []  # (holds, is wholly broken, what was found)
     rules.append((primary.is_better, primary.is_worse, f"{names[0]} {_say(primary)}: must lie wholly below 0"))
+    if primary.sources < FEW_SOURCES:
+        rules.append((False, False, f"{names[0]} over {primary.sources} sources: at least {FEW_SOURCES}"))
     for name, change in general.items():
         found = f"general set {name} {_say(change)}: its upper end must be at most +{margin:g}"
         rules.append((change.high <= margin, change.low > margin, found))

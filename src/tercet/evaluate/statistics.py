@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEW_SOURCES = 5  # with fewer, resampling has too little to draw from for an interval to mean anything
 POWER_FACTOR = 2.8  # z(0.975) + z(0.8): a true change of 2.8 standard errors is found four times in five
 
 

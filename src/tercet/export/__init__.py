@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from tercet.callable_module import make_callable
 from tercet.errors import StoreError, UsageError
 from tercet.export.formats import WRITERS, Part
 from tercet.files import disk_error, write_atomically
@@ -21,6 +22,7 @@ from tercet.store.shards import check_digest
 FORMATS = tuple(WRITERS)
 MARK = "tercet-export.json"  # says which run an export came from
 EXPORT_VERSION = 1
+make_callable(__name__, "tercet.export:export")
 
 
 def export(run_dir: Path, out: Path, formats: Sequence[str], splits: Sequence[str] | None = None) -> list[Path]:

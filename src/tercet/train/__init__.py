@@ -1,1 +1,5 @@
-"""Training adapters: the task protocol, PEFT adapters and the loop. Not yet behind a command (docs/status/2.md)."""
+"""Training adapters: the task protocol, PEFT adapters, the loop, and the run around them."""
+
+from tercet.callable_module import make_callable
+
+make_callable(__name__, "tercet.train.run:train_recipe")

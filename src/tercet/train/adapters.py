@@ -111,9 +111,30 @@ def check(folder: Path, base_digest: str) -> None:
         )
 
 
-def load(model: torch.nn.Module, folder: Path, base_digest: str) -> torch.nn.Module:
-    """Put a saved adapter onto its base for inference; every tensor finite, consumed and of the right shape."""
-    check(folder, base_digest)
+def rescale(folder: Path, out: Path, scale: float) -> None:
+    """Write the adapter in `folder` to `out` at another scale; 1 is as it was trained."""
+    from safetensors.numpy import load_file
+    from safetensors.numpy import save as to_bytes
+
+    card = read_card(folder)
+    factor = scale / card["scale"]
+    state = {
+        name: value * value.dtype.type(factor) if ".lora_B." in name else value
+        for name, value in load_file(folder / WEIGHTS).items()
+    }
+    data = to_bytes(state, {"format": "pt"})
+    card |= {"scale": scale, "weights": hashlib.sha256(data).hexdigest()}
+    write_atomically(out / WEIGHTS, data)
+    write_atomically(out / CONFIG, (folder / CONFIG).read_bytes())
+    write_atomically(out / CARD, json.dumps(card, indent=1, sort_keys=True).encode())
+
+
+def load(model: torch.nn.Module, folder: Path, base_digest: str | None = None) -> torch.nn.Module:
+    """Put a saved adapter onto its base for inference; every tensor finite, consumed and of the right shape.
+
+    Without `base_digest` the caller has checked that the adapter belongs to the base.
+    """
+    check(folder, base_digest or read_card(folder)["base_digest"])
     import torch
     from peft import PeftModel
     from safetensors import SafetensorError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import CorruptError, TercetError
-from tercet.files import write_atomically
+from tercet.files import disk_error, write_atomically
 from tercet.randomness import seed_for
 from tercet.train.adapters import trainable
 from tercet.train.task import Batches, Task
@@ -25,7 +25,7 @@ STEP = "step"
 
 
 class TrainingFailed(TercetError):
-    """The loss became NaN or infinite."""
+    """The loss or its gradient became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -64,45 +64,91 @@ def train(
 
     Raises:
         TrainingFailed: the loss isn't finite; the last checkpoint stays.
+        CorruptError: the checkpoint is damaged, or another adapter's.
     """
     import torch
 
     parameters = trainable(model)
     optimiser = torch.optim.AdamW(list(parameters.values()), lr=settings.learning_rate, weight_decay=0.01)
     done = _restore(folder / CHECKPOINT, parameters, optimiser)
+    _trim_log(folder / LOG, done)
     model.train()
     started = time.monotonic()
-    with (folder / LOG).open("a") as log:
-        for step in range(done, settings.steps):
-            torch.manual_seed(seed_for(settings.seed, "", "dropout", step))
-            for group in optimiser.param_groups:
-                group["lr"] = settings.rate(step)
-            total = 0.0
-            for micro in range(settings.accumulate):
-                loss = task.loss(model, batches.batch(step, micro)) / settings.accumulate
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.item()
-            if not math.isfinite(total):
-                raise TrainingFailed(
-                    f"step {step}: the loss is {total}; lower train.learning_rate (now {settings.learning_rate:g}) "
-                    f"and train again; the checkpoint before it is kept"
-                )
-            norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.clip_norm)
-            optimiser.step()
-            optimiser.zero_grad()
-            done = step + 1
-            seconds = round(time.monotonic() - started, 1)
-            row = {"step": done, "loss": total, "norm": float(norm), "rate": settings.rate(step), "seconds": seconds}
-            log.write(json.dumps(row) + "\n")
-            on_step(done, total)
-            is_last = done == settings.steps or is_stopping()
-            if is_last or done % settings.checkpoint_every == 0:
-                log.flush()
-                _checkpoint(folder / CHECKPOINT, parameters, optimiser, done)
-            if is_stopping():
-                break
+    for step in range(done, settings.steps):
+        torch.manual_seed(seed_for(settings.seed, "", "dropout", step))
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate(step)
+        total = 0.0
+        for micro in range(settings.accumulate):
+            loss = task.loss(model, batches.batch(step, micro)) / settings.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        norm = float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.clip_norm))
+        _check_finite(step, total, norm, settings)
+        optimiser.step()
+        optimiser.zero_grad()
+        done = step + 1
+        seconds = round(time.monotonic() - started, 1)
+        _log(folder / LOG, {"step": done, "loss": total, "norm": norm, "rate": settings.rate(step), "seconds": seconds})
+        on_step(done, total)
+        is_last = done == settings.steps or is_stopping()  # asked once: a step that ends the loop is kept
+        if is_last or done % settings.checkpoint_every == 0:
+            _checkpoint(folder / CHECKPOINT, parameters, optimiser, done)
+        if is_last:
+            break
     model.eval()
     return done
+
+
+def steps_done(folder: Path) -> int:
+    """Say how far the checkpoint in `folder` is, without torch; 0 when there is none.
+
+    Raises:
+        CorruptError: the checkpoint is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return int(file.get_tensor(STEP))
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def restore(model: torch.nn.Module, folder: Path) -> None:
+    """Put a checkpoint's adapter parameters into `model`; raises as `train` does."""
+    import torch
+
+    parameters = trainable(model)
+    _restore(folder / CHECKPOINT, parameters, torch.optim.AdamW(list(parameters.values())))
+    model.eval()
+
+
+def _check_finite(step: int, loss: float, norm: float, settings: LoopSettings) -> None:
+    for name, value in (("loss", loss), ("gradient's norm", norm)):
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"step {step}: the {name} is {value}; lower train.learning_rate (now {settings.learning_rate:g}) "
+                f"and train again; the checkpoint before it is kept"
+            )
+
+
+def _log(path: Path, row: dict[str, float]) -> None:
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def _trim_log(path: Path, done: int) -> None:
+    """Drop the rows of steps that a killed training did after its checkpoint: they are done again."""
+    if path.exists():
+        kept = path.read_bytes().splitlines(keepends=True)[:done]  # a row per step; a torn one is the last
+        write_atomically(path, b"".join(kept))
 
 
 def _checkpoint(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any, step: int) -> None:
@@ -128,8 +174,8 @@ def _restore(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any) ->
 
     try:
         state = load_file(path)
-    except SafetensorError as error:
-        raise CorruptError(f"{path}: damaged checkpoint ({error}); train again with: tercet train --fresh") from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
     if {name for name in state if name.startswith("parameter/")} != {f"parameter/{name}" for name in parameters}:
         raise CorruptError(f"{path}: a checkpoint of another adapter; train again with: tercet train --fresh")
     with torch.no_grad():
@@ -140,3 +186,7 @@ def _restore(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any) ->
                 key: kept for key, kept in found.items() if key in {"step", "exp_avg", "exp_avg_sq"}
             }
     return int(state[STEP])
+
+
+def _damaged(path: Path, error: Exception) -> CorruptError:
+    return CorruptError(f"{path}: damaged checkpoint ({error}); train again with: tercet train --fresh")

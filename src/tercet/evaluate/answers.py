@@ -1,0 +1,125 @@
+"""What models answered, kept line by line as it comes: a killed evaluation goes on, and a second one is instant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tercet.errors import CorruptError
+from tercet.files import disk_error
+from tercet.randomness import canonical_json, digest
+from tercet.train.task import Example, OnUnits, PredictsBoth, Task
+
+
+class KeptAnswers:
+    """One model's answers by what it was given: `with KeptAnswers(path) as kept: ...`.
+
+    Rows are appended and not fsynced: an answer that a power cut takes is asked again.
+
+    Raises:
+        CorruptError: a line inside the file is damaged.
+        StoreError: the file can't be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._answers: dict[str, str] = {}
+        self._file: BinaryIO
+
+    def __enter__(self) -> KeptAnswers:
+        try:
+            self._file = self.path.open("a+b")
+            self._file.seek(0)
+            self._read(self._file)
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._answers
+
+    def __getitem__(self, key: str) -> str:
+        return self._answers[key]
+
+    def keep(self, key: str, text: str) -> None:
+        """Keep the answer to the content that `key` names."""
+        try:
+            self._file.write(canonical_json({"given": key, "answer": text}).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+        self._answers[key] = text
+
+    def _read(self, file: BinaryIO) -> None:
+        whole = 0
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                file.truncate(whole)  # torn by a kill
+                return
+            whole += len(line)
+            try:
+                row = json.loads(line)
+                self._answers[row["given"]] = row["answer"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorruptError(
+                    f"{self.path}:{number}: damaged ({error}); decode again with: tercet eval --fresh"
+                ) from error
+
+
+def answer_all(
+    task: Task,
+    base: Path,
+    adapter: Path,
+    given: Mapping[str, Example],
+    kept: tuple[KeptAnswers, KeptAnswers],
+    watch: Callable[[str], OnUnits],
+) -> None:
+    """Let base and tuned answer what they haven't yet; `given` is by content digest, `kept` is base's and tuned's."""
+    if isinstance(task, PredictsBoth):
+        keys = [key for key in given if not any(key in one for one in kept)]
+        if keys:
+            pairs = task.predict_both(base, adapter, [given[key] for key in keys], watch("base and tuned"))
+            for key, pair in zip(keys, pairs, strict=True):
+                for one, text in zip(kept, pair, strict=True):
+                    one.keep(key, text)
+    for who, one, used in zip(("base", "tuned"), kept, (None, adapter), strict=True):
+        keys = [key for key in given if key not in one]
+        if keys:
+            texts = task.predict(base, used, [given[key] for key in keys], watch(who))
+            for key, text in zip(keys, texts, strict=True):
+                one.keep(key, text)
+
+
+def content_digest(content: Any) -> str:
+    """Name what a model is given: bytes, text, numpy arrays, JSON values, and lists and mappings of them."""
+    return digest(*_parts(content))
+
+
+def _parts(content: Any) -> Iterator[str | bytes]:
+    if isinstance(content, str | bytes):
+        yield type(content).__name__
+        yield content
+    elif isinstance(content, np.ndarray):
+        yield f"{content.dtype.str} {content.shape}"
+        yield content.tobytes()
+    elif isinstance(content, Mapping):
+        yield f"mapping {len(content)}"
+        for name in sorted(content):
+            yield str(name)
+            yield from _parts(content[name])
+    elif isinstance(content, list | tuple):
+        yield f"list {len(content)}"
+        for part in content:
+            yield from _parts(part)
+    else:
+        yield canonical_json(content)
