@@ -12,7 +12,8 @@ TercetError                 exit code 1
 ├── ModelError              a model can't be found, or isn't what its digest says
 ├── BackendError            a text backend or speech engine gave no usable answer (`retryable`)
 ├── BudgetError             the recipe's budget is spent
-└── NothingSurvived         exit code 3: every record was rejected or failed
+├── MakingError             no item could be made: a backend, engine or model failed every time
+└── NothingSurvived         exit code 3: records were made, and none passed
 
 A message has three parts: where, what was found, what to do. An error that crosses a process keeps every
 argument in `super().__init__(...)`, or it can't be unpickled (tests/core/test_errors.py tries each class).
@@ -79,6 +80,10 @@ class BackendError(TercetError):
 
 class BudgetError(TercetError):
     """The recipe's budget of requests, tokens or money is spent."""
+
+
+class MakingError(TercetError):
+    """Not one item could be made; the message names the most frequent failures."""
 
 
 class NothingSurvived(TercetError):

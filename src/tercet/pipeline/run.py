@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tercet.errors import NothingSurvived, StoreError, TercetError
+from tercet.errors import MakingError, NothingSurvived, StoreError, TercetError
 from tercet.files import disk_error, write_atomically
 from tercet.pipeline.answers import JournalledAnswers
 from tercet.pipeline.committing import Committing
@@ -69,6 +69,7 @@ def run_recipe(
 
     Raises:
         StoreError: the folder holds another recipe's run, is locked, damaged or can't be written.
+        MakingError: every item failed.
         NothingSurvived: no record passed.
         Interrupted: Ctrl-C; what was in flight is committed.
     """
@@ -311,6 +312,11 @@ def _finish(journal: Journal, recipe: Recipe, run_dir: Path, resumed: str) -> Ru
     summary = read_summary(run_dir)
     if not any(counts["accepted"] for counts in summary["modalities"].values()):
         reasons = "; ".join(f"{reason} ({count:,})" for reason, count in top_reasons(summary)[:3])
+        if not any(counts["made"] for counts in summary["modalities"].values()):
+            raise MakingError(
+                f"{run_dir}: nothing could be made; the main failures: {reasons}. Mend what they name, then run again "
+                "with --retry-failed"
+            )
         raise NothingSurvived(f"{run_dir}: no record survived; the main reasons: {reasons}")
     if empty := empty_cells(summary):
         journal.set_meta(state="failed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet.errors import BudgetError, CorruptError, LockedError, NothingSurvived, StoreError
+from tercet.errors import BudgetError, CorruptError, LockedError, MakingError, NothingSurvived, StoreError
 from tercet.pipeline import planned
 from tercet.pipeline.run import run_recipe
 from tercet.records import Record
@@ -223,3 +223,11 @@ def test_status_reads_a_run_without_writing(write_recipe):
     assert read_summary(run_dir)["state"] == "done"
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert json.loads((run_dir / "manifest.json").read_text())["version"] == 1
+
+
+def test_nothing_made_is_a_failure_and_no_rejection(write_recipe, tmp_path):
+    recipe = write_recipe("items: 2, fail: [0, 1]")
+    with pytest.raises(MakingError, match=r"probe: BackendError: item 0 is not to be had \(2\).*--retry-failed"):
+        run_recipe(recipe, workers=0)
+    (tmp_path / "mended").touch()
+    assert len(numbers(run_recipe(recipe, workers=0, retry_failed=True).run_dir)) == 2
