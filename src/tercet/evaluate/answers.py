@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -33,9 +34,11 @@ class KeptAnswers:
 
     def __enter__(self) -> KeptAnswers:
         try:
-            self._file = self.path.open("a+b")
-            self._file.seek(0)
-            self._read(self._file)
+            with ExitStack() as opening:
+                self._file = opening.enter_context(self.path.open("a+b"))
+                self._file.seek(0)
+                self._read(self._file)
+                opening.pop_all()
         except OSError as error:
             raise disk_error(self.path, error) from error
         return self

@@ -1,22 +1,30 @@
-"""`evaluation.json` as the page shows it: the decision, the lift of every suite with its interval, the examples."""
+"""`evaluation.json` as the page shows it: the decision, the lift of every suite with its interval, the examples.
+
+Its shape is what `tercet.evaluate` writes (evaluate/run.py and counting.py).
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tercet.errors import CorruptError
+from tercet.errors import CorruptError, StoreError
 
+EVALUATION_VERSION = 1
 MAX_EXAMPLES = 8
+ROLES = ("primary", "other", "general")  # the order on the page
+DIGEST_SHOWN = 16
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: base and tuned in points, the change with its interval; positions are percent of the plot."""
+    """One comparison: base and tuned in points, the change with its interval; positions are percent of the plot.
+
+    A slice of few sources claims no interval: `few` is set, and the interval is the change alone.
+    """
 
     name: str
     base: float
@@ -28,6 +36,7 @@ class Row:
     items: int
     sources: int
     state: str  # better, worse or open: the interval lies below 0, above it, or across
+    few: bool
     at_low: float = 0.0
     at_high: float = 0.0
     at_change: float = 0.0
@@ -35,10 +44,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Suite:
-    """One evaluation set with its metrics."""
+    """One evaluation set with its metrics, the one that counts first."""
 
     name: str
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A plain rate of both models on one suite, percent."""
+
+    suite: str
+    name: str
+    base: float
+    tuned: float
 
 
 @dataclass(frozen=True)
@@ -49,15 +68,16 @@ class Proof:
     reasons: tuple[tuple[bool, str], ...]  # whether the rule holds, and its numbers
     suites: tuple[Suite, ...]
     slices: tuple[Suite, ...]
+    rates: tuple[Rate, ...]
     confidence: float
     zero: float  # where no change lies, percent of the plot
-    fixed: tuple[Mapping[str, Any], ...]
+    fixed: tuple[Mapping[str, Any], ...]  # id, slices, reference, base, tuned
     broken: tuple[Mapping[str, Any], ...]
-    facts: tuple[tuple[str, str], ...]  # base model, adapter, decoding
+    facts: tuple[tuple[str, str], ...]  # task, base model, adapter, decoding
 
     @property
     def primary(self) -> Row | None:
-        """The first comparison of the first suite: what the decision is about."""
+        """The leading metric of the primary suite: what the decision is about."""
         return self.suites[0].rows[0] if self.suites and self.suites[0].rows else None
 
 
@@ -65,6 +85,7 @@ def read_proof(run_dir: Path) -> Proof | None:
     """Read a run's `evaluation.json`; None when nothing was evaluated yet.
 
     Raises:
+        StoreError: it was written by a newer tercet.
         CorruptError: the file isn't an evaluation.
     """
     path = run_dir / "evaluation.json"
@@ -72,17 +93,17 @@ def read_proof(run_dir: Path) -> Proof | None:
         return None
     try:
         held = json.loads(path.read_bytes())
+        if held["version"] > EVALUATION_VERSION:
+            raise StoreError(f"{path}: evaluation version {held['version']} is newer than ours; update tercet")
         return _proof(held)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptError(f"{path}: not an evaluation ({error}); evaluate again: tercet eval") from error
+        raise CorruptError(f"{path}: not an evaluation ({error!r}); evaluate again: tercet eval") from error
 
 
 def _proof(held: Mapping[str, Any]) -> Proof:
-    suites = [(name, _rows(suite["metrics"])) for name, suite in held["suites"].items()]
-    slices = [
-        (f"{name}: by {by}", _rows(of)) for name, suite in held["suites"].items() for by, of in _slices(suite).items()
-    ]
-    drawn = [row for _, rows in suites for row in rows]
+    suites = sorted(held["suites"].items(), key=lambda one: (ROLES.index(one[1]["role"]), one[0]))
+    shown = [Suite(suite["title"], tuple(_rows(suite["metrics"], suite["leading"]))) for _, suite in suites]
+    drawn = [row for suite in shown for row in suite.rows]
     low = min([row.low for row in drawn], default=-1.0)
     high = max([row.high for row in drawn], default=1.0)
     low, high = min(low, 0.0), max(high, 0.0)
@@ -93,70 +114,74 @@ def _proof(held: Mapping[str, Any]) -> Proof:
         return round(100 * (value - low) / (high - low), 2)
 
     def place(row: Row) -> Row:
-        values = {**row.__dict__, "at_low": at(row.low), "at_high": at(row.high), "at_change": at(row.change)}
-        return Row(**values)
+        return replace(row, at_low=at(row.low), at_high=at(row.high), at_change=at(row.change))
 
-    fixed, broken = _examples(held)
     return Proof(
         verdict=str(held["decision"]["verdict"]),
         reasons=tuple(_rule(reason) for reason in held["decision"]["reasons"]),
-        suites=tuple(Suite(name, tuple(place(row) for row in rows)) for name, rows in suites),
-        slices=tuple(Suite(name, tuple(rows)) for name, rows in slices if rows),
-        confidence=float(held.get("confidence", 0.95)),
+        suites=tuple(Suite(suite.name, tuple(place(row) for row in suite.rows)) for suite in shown),
+        slices=tuple(_slices(suites)),
+        rates=tuple(
+            Rate(suite["title"], name, base, suite["rates"]["tuned"][name])
+            for _, suite in suites
+            for name, base in suite["rates"]["base"].items()
+        ),
+        confidence=float(held["confidence"]),
         zero=at(0.0),
-        fixed=fixed,
-        broken=broken,
-        facts=tuple((name, _fact(held[name])) for name in ("base", "adapter", "task", "decoding") if held.get(name)),
+        fixed=_examples(suites, "fixed"),
+        broken=_examples(suites, "broken"),
+        facts=tuple(_facts(held)),
     )
 
 
 def _rule(reason: str) -> tuple[bool, str]:
     word, _, rest = reason.partition(": ")
-    return (word == "holds", rest) if word in {"holds", "fails"} else (True, reason)
+    return word == "holds", rest
 
 
-def _slices(suite: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give {dimension: {value: comparison}}; a slice may hold one comparison or several metrics."""
-    found: dict[str, dict[str, Any]] = {}
-    for by, values in (suite.get("slices") or {}).items():
-        for value, held in values.items():
-            metrics = {"": held} if _is_comparison(held) else held
-            for metric, comparison in metrics.items():
-                found.setdefault(by, {})[f"{value} {metric}".strip()] = comparison
-    return found
+def _slices(suites: list[tuple[str, Any]]) -> Iterator[Suite]:
+    """Give a table per suite and slice, with the suite's leading metric per value."""
+    for _, suite in suites:
+        for by, values in suite["slices"].items():
+            leading = suite["leading"]
+            rows = tuple(
+                row
+                for value, metrics in values.items()
+                if leading in metrics
+                for row in _rows({value: metrics[leading]}, value)
+            )
+            if rows:
+                yield Suite(f"{suite['title']}, {leading} by {by}", rows)
 
 
-def _is_comparison(held: Any) -> bool:
-    return isinstance(held, Mapping) and "change" in held and "low" in held
+def _rows(metrics: Mapping[str, Any], leading: str) -> Iterator[Row]:
+    for name, held in sorted(metrics.items(), key=lambda one: (one[0] != leading, one[0])):
+        low, high = (held["change"] if held[end] is None else held[end] for end in ("low", "high"))
+        claims = held["low"] is not None
+        yield Row(
+            name,
+            held["base"],
+            held["tuned"],
+            held["change"],
+            low,
+            high,
+            held["detectable"] or 0.0,
+            held["items"],
+            held["sources"],
+            "better" if claims and high < 0 else "worse" if claims and low > 0 else "open",
+            held["few"],
+        )
 
 
-def _rows(metrics: Mapping[str, Any]) -> list[Row]:
-    rows = []
-    for name, held in metrics.items():
-        if not _is_comparison(held):
-            continue
-        low, high = held["low"], held["high"]
-        numbers = [held["base"], held["tuned"], held["change"], low, high]
-        if any(number is None or not math.isfinite(number) for number in numbers):
-            continue
-        state = "better" if high < 0 else "worse" if low > 0 else "open"
-        base, tuned, change = held["base"], held["tuned"], held["change"]
-        detectable, items = held.get("detectable") or 0.0, int(held.get("items", 0))
-        rows.append(Row(name, base, tuned, change, low, high, detectable, items, int(held.get("sources", 0)), state))
-    return rows
+def _examples(suites: list[tuple[str, Any]], kind: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(example for _, suite in suites for example in suite["examples"][kind])[:MAX_EXAMPLES]
 
 
-def _examples(held: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], tuple[Mapping[str, Any], ...]]:
-    fixed: list[Mapping[str, Any]] = []
-    broken: list[Mapping[str, Any]] = []
-    for where in (held, *held["suites"].values()):
-        examples = where.get("examples") or {}
-        fixed += examples.get("fixed", [])
-        broken += examples.get("broken", [])
-    return tuple(fixed[:MAX_EXAMPLES]), tuple(broken[:MAX_EXAMPLES])
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(part)}" for name, part in value.items() if part not in (None, "", {}))
-    return str(value)
+def _facts(held: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    base, adapter = held["base"], held["adapter"]
+    yield "task", held["task"]
+    yield "base", f"{base['reference']}, digest {base['digest'][:DIGEST_SHOWN]}, licence {base['licence']}"
+    parts = ", ".join(f"{name} {adapter[name]:g}" for name in ("rank", "scale", "steps", "seed"))
+    yield "adapter", f"digest {adapter['digest'][:DIGEST_SHOWN]}, {parts}"
+    if held["decoding"]:
+        yield "decoding", ", ".join(f"{name} {value}" for name, value in held["decoding"].items())
