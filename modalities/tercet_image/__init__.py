@@ -1,4 +1,4 @@
-"""Pictures: scene specifications, their captions and questions, drawn exactly."""
+"""Pictures with captions and questions: of planned scenes, drawn exactly or by diffusion, and the user's own."""
 
 from tercet.modality import Modality
 
@@ -8,7 +8,11 @@ modality = Modality(
     recipe_model="tercet_image.recipe:ImageRecipe",
     payload="tercet_image.payload:payload",
     plan="tercet_image.plan:plan",
-    generators={"renderer": "tercet_image.renderer:Renderer"},
+    generators={
+        "renderer": "tercet_image.renderer:Renderer",
+        "diffusion": "tercet_image.diffusion:Diffusion",
+        "examples": "tercet_image.examples:Examples",
+    },
     gates={"blank": "tercet_image.gates:Blank"},
     corpus_gates={"near_duplicates": "tercet_image.gates:NearDuplicates"},
     show="tercet_image.show:show",

@@ -1,4 +1,8 @@
-"""A picture with its caption and questions, as a shard holds it."""
+"""A picture with its caption and questions, as a shard holds it.
+
+`scene` is the specification that the picture was made from, as JSON (plan.py says of what shape); a picture of the
+user's own was made from none, so its scene is `{}`: every row parses.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from tercet.modality import PayloadType
 from tercet.randomness import digest
 from tercet.records import Columns
 
+UNKNOWN_SCENE = "{}"
 QUESTION = pa.struct([("question", pa.string()), ("answer", pa.string()), ("attribute", pa.string())])
 
 

@@ -1,21 +1,24 @@
 """The plan: scenes drawn index by index from the recipe's attributes; some colour-shape pairs are never trained on.
 
 A scene is JSON: `{"background", "relation", "objects": [{"shape", "colour", "size", "label"}], "style"}`. Objects stand
-side by side or one above the other; `relation` is where the first stands to the second.
+side by side or one above the other; `relation` is where the first stands to the second. Rendered pictures come first,
+then those of a diffusion model, then the user's own.
 """
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tercet.modality import Planning
 from tercet.permutation import permute
-from tercet.randomness import digest
+from tercet.randomness import canonical_json, digest
 from tercet.records import Item
-from tercet.sources import Term
+from tercet.sources import Example, Term
 from tercet_image.recipe import ImageRecipe
 
 HELD_OUT = "held_out_combinations"
@@ -25,43 +28,51 @@ Pair = tuple[str, str]  # (colour, shape)
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of one recipe: an endless sequence, of which the recipe takes the first so many."""
+    """The scenes of one generator: an endless sequence, of which the recipe takes the first so many."""
 
     section: ImageRecipe
     terms: Sequence[Term]
     seed: int
+    generator: str = "renderer"
 
-    def __len__(self) -> int:
-        """Count the pictures."""
-        return self.section.pictures
-
-    def item(self, index: int) -> Item:
-        """Plan the picture at `index`: the first object's pair decides its split."""
-        pairs = self.pairs()
-        turn, place = divmod(index, len(pairs))
-        pair = pairs[permute(place, len(pairs), int(digest(str(self.seed), "pairs", str(turn))[:15], 16))]
-        split = HELD_OUT if pair in self.held_out() else "train"
-        draw = random.Random(f"{self.seed}/scene/{index}")
-        scene = self.scene(pair, split, draw)
-        cell = {"objects": str(len(scene["objects"]))}
-        return Item("image", "renderer", split, {"number": index, "scene": scene}, index, cell)
-
+    @cached_property
     def pairs(self) -> list[Pair]:
-        """List every colour-shape pair."""
+        """Every colour-shape pair."""
         attributes = self.section.scene
         return [(colour, shape) for colour in attributes.colours for shape in attributes.shapes]
 
+    @cached_property
     def held_out(self) -> frozenset[Pair]:
-        """Choose the pairs that appear in no training picture."""
-        pairs = self.pairs()
-        count = round(self.section.test_fraction * len(pairs))
-        return frozenset(sorted(pairs, key=lambda pair: digest(str(self.seed), "held out", *pair))[:count])
+        """The pairs that appear in no training picture, whichever generator makes it."""
+        count = round(self.section.test_fraction * len(self.pairs))
+        return frozenset(sorted(self.pairs, key=lambda pair: digest(str(self.seed), "held out", *pair))[:count])
 
-    def scene(self, pair: Pair, split: str, draw: random.Random) -> dict[str, Any]:
+    def pair(self, index: int) -> Pair:
+        """Give the first object's pair at `index`: every pair comes up once before one comes up again."""
+        turn, place = divmod(index, len(self.pairs))
+        key = digest(str(self.seed), "pairs", str(turn))
+        return self.pairs[permute(place, len(self.pairs), int(key[:15], 16))]
+
+    def num_train(self, count: int) -> int:
+        """Count the items of the train split among the first `count`."""
+        turns, rest = divmod(count, len(self.pairs))
+        first = turns * len(self.pairs)
+        held_out = sum(self.pair(first + place) in self.held_out for place in range(rest))
+        return count - turns * len(self.held_out) - held_out
+
+    def item(self, index: int, position: int) -> Item:
+        """Plan the scene at `index`, which stands at `position` of the whole plan; the first pair decides the split."""
+        pair = self.pair(index)
+        split = HELD_OUT if pair in self.held_out else "train"
+        draw = random.Random(f"{self.seed}/scene/{index}")
+        scene = self._scene(pair, split, draw)
+        cell = {"generator": self.generator, "objects": str(len(scene["objects"]))}
+        return Item("image", self.generator, split, {"number": index, "scene": scene}, position, cell)
+
+    def _scene(self, pair: Pair, split: str, draw: random.Random) -> dict[str, Any]:
         """Fill a scene around its first object."""
         attributes = self.section.scene
-        held_out = self.held_out()
-        free = [one for one in self.pairs() if split == HELD_OUT or one not in held_out]
+        free = [one for one in self.pairs if split == HELD_OUT or one not in self.held_out]
         count = draw.randint(*attributes.objects)
         chosen = [pair]
         while len(chosen) < count:
@@ -91,9 +102,61 @@ class Scenes:
         }
 
 
-def plan(section: ImageRecipe, planning: Planning) -> Scenes:
-    """Plan the pictures."""
-    return Scenes(section, tuple(planning.terms), planning.seed)
+class ImagePlan:
+    """The whole plan of a recipe's image section: the renderer, a diffusion model, then the user's own pictures."""
+
+    def __init__(self, section: ImageRecipe, planning: Planning) -> None:
+        wanted = {"renderer": section.pictures, "diffusion": section.diffusion.pictures if section.diffusion else 0}
+        terms = tuple(planning.terms)
+        self.parts = [(Scenes(section, terms, planning.seed, name), count) for name, count in wanted.items()]
+        self.num_synthetic = sum(wanted.values())
+        self.examples = _distinct(planning.examples, planning.root)
+        self._example_seed = int(digest(str(planning.seed), "image examples")[:15], 16)
+        self.num_examples = self._count_examples(planning.real_fraction)
+
+    def _count_examples(self, fraction: float) -> int:
+        """Take as many examples as the train split bears; without synthetic pictures, all of them."""
+        if not self.num_synthetic:
+            return len(self.examples)
+        num_train = sum(scenes.num_train(count) for scenes, count in self.parts)
+        return min(len(self.examples), round(num_train * fraction / (1 - fraction)))
+
+    def __len__(self) -> int:
+        """Count the items."""
+        return self.num_synthetic + self.num_examples
+
+    def item(self, index: int) -> Item:
+        """Give the item at `index`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of a plan of {len(self)}")
+        offset = index
+        for scenes, count in self.parts:
+            if offset < count:
+                return scenes.item(offset, index)
+            offset -= count
+        spec = self.examples[permute(offset, len(self.examples), self._example_seed)]
+        return Item("image", "examples", "train", spec, index, {"generator": "examples", "objects": "unknown"})
+
+
+def _distinct(examples: Sequence[Example], root: str) -> list[Mapping[str, Any]]:
+    """Describe each example once: two equal rows would be the same item.
+
+    A file is named from the recipe's folder on, so that an item keeps its key when the folder moves.
+    """
+    specs = [
+        {
+            "file": os.path.relpath(example.file, root or os.curdir) if example.file else "",
+            "digest": example.file_digest,
+            "row": dict(example.fields),
+        }
+        for example in examples
+    ]
+    return list({canonical_json(spec): spec for spec in specs}.values())
+
+
+def plan(section: ImageRecipe, planning: Planning) -> ImagePlan:
+    """Plan the pictures of one recipe."""
+    return ImagePlan(section, planning)
 
 
 def palette(section: ImageRecipe, scene: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tercet.errors import ModelError
+from tercet.models.reference import parse_reference
 from tercet.recipe import Section
 from tercet_image.colour import BACKGROUNDS, COLOURS, difference, parse_hex
 
@@ -116,17 +118,52 @@ class ImageGates(Section):
     near_duplicates: NearDuplicatesGate | None = NearDuplicatesGate()
 
 
-class ImageRecipe(Section):
-    """Pictures with captions and questions whose answers are exact."""
+class Diffusion(Section):
+    """Pictures of planned scenes by a diffusers text-to-image pipeline; the caption is the prompt.
 
-    pictures: int = Field(ge=0, description="pictures by the exact renderer")
-    size: int = Field(128, ge=64, le=1024, multiple_of=8, description="pixels, of width and of height")
+    Nothing checks that such a picture shows its scene. So it comes without questions, and its lineage lists what is
+    unverified; `keep_questions: true` adds the questions, whose answers are the scene's and perhaps not the picture's.
+    """
+
+    pictures: int = Field(ge=0, le=100_000_000)
+    model: str = Field(description="a text-to-image pipeline: hf:owner/name[@revision] or path:./dir, as safetensors")
+    size: int = Field(512, ge=32, le=2048, multiple_of=8, description="pixels, of width and of height")
+    steps: int | None = Field(None, ge=1, le=1000, description="default: the pipeline's own")
+    guidance: float | None = Field(None, ge=0, le=100, description="default: the pipeline's own")
+    negative_prompt: str | None = Field(None, min_length=1, max_length=1000)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="bfloat16 on a GPU, float32 on a CPU"
+    )
+    batch: Literal[1, 2, 4, 8] | None = Field(
+        None, description="pictures per pass; default: 4 on a GPU, 1 on a CPU, where more is no faster"
+    )
+    keep_questions: bool = Field(False, description="keep questions whose answers nobody held against the picture")
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_reference(cls, model: str) -> str:
+        try:
+            reference = parse_reference(model)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+        if reference.scheme not in ("hf", "path"):
+            raise ValueError("no package carries a diffusion model; name one: hf:owner/name or path:./dir")
+        return model
+
+
+class ImageRecipe(Section):
+    """Pictures with captions and questions: drawn exactly, by a diffusion model, or the user's own."""
+
+    pictures: int = Field(0, ge=0, le=100_000_000, description="by the exact renderer: captions and answers are true")
+    diffusion: Diffusion | None = None
+    size: int = Field(128, ge=64, le=1024, multiple_of=8, description="pixels of a rendered picture's sides")
     scene: SceneAttributes = SceneAttributes()
     captions: tuple[Style, ...] = Field(("short", "dense"), min_length=1, description="caption styles, mixed evenly")
     questions_per_picture: int = Field(3, ge=0, le=8)
     test_fraction: float = Field(
         0.1, ge=0, le=0.5, description="share of pictures, and of colour-shape pairs, held out"
     )
+    max_example_side: int = Field(2048, ge=64, le=8192, description="pixels; a larger one of your own pictures fails")
     gates: ImageGates = ImageGates()
 
     @model_validator(mode="after")
@@ -136,4 +173,10 @@ class ImageRecipe(Section):
             raise ValueError(
                 f"{pairs} colour-shape pairs are too few to hold any out; name at least 6, or set test_fraction: 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _catches_black_pictures(self) -> ImageRecipe:
+        if self.diffusion and self.gates.blank is None:
+            raise ValueError("gates.blank: null lets through what a safety filter blackened; keep it with diffusion")
         return self

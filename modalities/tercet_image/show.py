@@ -12,7 +12,7 @@ from tercet.records import Columns
 def show(columns: Columns) -> Shown:
     """Show the picture with its caption and questions; the HTML needs no network."""
     data = base64.b64encode(columns["image"]).decode()
-    text = columns["caption"]
+    text = "".join(letter if letter.isprintable() else " " for letter in columns["caption"])  # no escape sequences
     asked = "".join(
         f"<li>{escape(question['question'])} <b>{escape(question['answer'])}</b></li>"
         for question in columns["questions"]

@@ -97,7 +97,7 @@ def test_answers_are_true_of_the_scene(pictures):
 
 def test_held_out_pairs_appear_in_no_training_picture(pictures):
     section, made = pictures
-    held_out = plan(section, PLANNING).held_out()
+    held_out = plan(section, PLANNING).parts[0][0].held_out
     assert len(held_out) == 8
     splits = [candidate.item.split for candidate in made]
     assert 0.05 < splits.count(HELD_OUT) / len(splits) < 0.2

