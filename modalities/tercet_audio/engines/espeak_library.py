@@ -41,7 +41,9 @@ class EspeakLibrary:
         text = request["text"].encode()
         if request.get("ipa"):
             return self._phonemes(text), 0
-        ctypes.CDLL(None).srand(1)  # breathy voices draw noise from a generator that is seeded with the time of day
+        # breathy voices (+f2) draw noise from a generator of the library's own, seeded with the time of day
+        self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        ctypes.CDLL(None).srand(1)
         self.library.espeak_SetParameter(RATE_PARAMETER, int(request["words_per_minute"]), 0)
         failed = self.library.espeak_Synth(
             text, ctypes.c_size_t(len(text) + 1), 0, POS_CHARACTER, 0, CHARS_UTF8, None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -82,7 +83,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Close the child's stdin, which ends it, and take its exit status."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # a killed child never took what was still in our buffer
+                pipe.close()
     try:
         process.wait(5)
     except subprocess.TimeoutExpired:
