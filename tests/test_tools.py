@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 import time
@@ -57,28 +56,31 @@ def test_the_readmes_results_are_those_of_the_committed_run() -> None:
     table = tool("readme_table")
     readme = (REPOSITORY / "README.md").read_text()
     if table.EVALUATION.is_file():
-        section = table.section(json.loads(table.EVALUATION.read_text()), json.loads(table.TIMINGS.read_text()))
-        assert table.with_section(readme, section) == readme, "run: python tools/readme_table.py"
+        assert table.with_section(readme, table.committed()) == readme, "run: python tools/readme_table.py"
     else:
         assert "| set | metric |" not in readme, "the README shows results that no committed run holds"
 
 
 def test_the_result_table_shows_every_metric_with_its_interval() -> None:
-    change = {"base": 96.7, "tuned": 5.0, "change": -91.7, "low": -95.0, "high": -88.25, "items": 60}
+    change = {"base": 96.7, "tuned": 5.0, "change": -91.7, "low": -95.0, "high": -88.25, "items": 60, "sources": 20}
+    suite = {"role": "primary", "title": "held-out carriers", "leading": "wer", "metrics": {"a": change, "wer": change}}
     evaluation: dict[str, Any] = {
+        "confidence": 0.95,
         "decision": {"verdict": "promote"},
-        "suites": {"held_out_carriers": {"metrics": {"b_wer": change, "false_triggers": 0.0}}},
+        "suites": {"all": {**suite, "role": "general", "title": "everyday"}, "carriers": suite},
     }
     timings = {
         "command": "make demo",
-        "machine": {"cores": 2, "memory_gib": 23, "python": "3.11.7"},
+        "machine": {"cores": 2, "memory_gib": 23, "processor": "chip", "python": "3.11.7"},
         "minutes": {"generate": 2.0},
         "total_minutes": 2.0,
         "peak_gib": 3.5,
     }
-    written = tool("readme_table").section(evaluation, timings)
+    written = tool("readme_table").section(evaluation, timings, None)
     assert "**Decision: promote**" in written
-    assert "| held_out_carriers | b_wer | 96.7 | 5.0 | -91.7 (-95.0 to -88.2) | 60 |" in written
+    numbers = "| 96.7 | 5.0 | -91.7 (-95.0 to -88.2) | 60 | 20 |"
+    rows = [f"| {title} | {metric} {numbers}" for title in ("held-out carriers", "everyday") for metric in ("wer", "a")]
+    assert "\n".join(rows) in written  # the primary suite and each suite's leading metric first
     assert "| 2.0 min | 2.0 min | 3.5 GiB |" in written
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 from tercet import load_recipe
 from tercet.cli.watching import Watching
 from tercet.errors import TercetError
+from tercet.machine import describe_machine
 from tercet.pipeline.progress import Progress
 from tercet.pipeline.run import default_run_dir, run_recipe
 
@@ -103,8 +103,10 @@ def main() -> int:
     for step, verb in (("train", "train"), ("evaluate", "eval"), ("report", "report")):
         say(step)
         target = [str(run_dir)] if verb == "report" else [str(asked.recipe), "--out", str(run_dir)]
+        # make's OMP_NUM_THREADS=1 is for the workers of `run`; a model has the machine to itself
+        cores = {"OMP_NUM_THREADS": str(describe_machine()["cores"])}
         with costs.measure(step):
-            code = subprocess.run([TERCET, verb, *target], check=False).returncode
+            code = subprocess.run([TERCET, verb, *target], env=os.environ | cores, check=False).returncode
         if code:
             print(f"the step {step!r} ended with {code}; what was done is kept, and `make demo` goes on from there")
             return code
@@ -157,21 +159,10 @@ def summary(costs: Costs) -> dict[str, Any]:
     """Give the costs with the machine they were measured on."""
     return {
         "command": "make demo",
-        "machine": machine(),
+        "machine": describe_machine(),
         "minutes": {step: round(costs.seconds.get(step, 0.0) / 60, 2) for step in BUDGET_MINUTES},
         "total_minutes": round(sum(costs.seconds.values()) / 60, 2),
         "peak_gib": round(max(costs.peak_kib.values(), default=0) / KIB_PER_GIB, 2),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Describe this machine: cores, memory, Python."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory),
-        "system": platform.machine(),
-        "python": sys.version.split()[0],
     }
 
 

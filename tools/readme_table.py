@@ -1,7 +1,8 @@
-"""Write the README's result table from a committed run: its evaluation and what the demo cost.
+"""Write the README's result table from committed runs: an evaluation, what the demo cost, and several seeds.
 
 Copy a run's `evaluation.json` and `timings.json` to benchmarks/results/ as demo-evaluation.json and
-demo-timings.json, then run this file. The README holds no number that isn't in those two.
+demo-timings.json, and the `seeds.json` of `tercet bench demo` as demo-seeds.json, then run this file. The README holds
+no number that isn't in those.
 """
 
 from __future__ import annotations
@@ -12,37 +13,48 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tercet.evaluate.layout import metrics_in_order, suites_in_order
+from tercet.evaluate.seeds import table
+from tercet.machine import say_machine
+
 REPOSITORY = Path(__file__).parents[1]
 EVALUATION = REPOSITORY / "benchmarks" / "results" / "demo-evaluation.json"
+SEEDS = REPOSITORY / "benchmarks" / "results" / "demo-seeds.json"
 TIMINGS = REPOSITORY / "benchmarks" / "results" / "demo-timings.json"
 BEGIN, END = "<!-- results:begin (python tools/readme_table.py) -->", "<!-- results:end -->"
 
 
-def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any]) -> str:
-    """Write decision, lift and costs as Markdown."""
-    machine = timings["machine"]
-    where = f"{machine['cores']} cores, {machine['memory_gib']} GiB, no GPU, Python {machine['python']}"
+def committed() -> str:
+    """Write the section from the committed files."""
+    seeds = json.loads(SEEDS.read_text()) if SEEDS.is_file() else None
+    return section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
+
+
+def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Mapping[str, Any] | None) -> str:
+    """Write decision, lift and costs as Markdown, then the seeds where they were run."""
     lines = [
-        f"`{timings['command']}` printed this ({where}):",
+        f"`{timings['command']}` printed this ({say_machine(timings['machine'])}):",
         "",
         f"**Decision: {evaluation['decision']['verdict']}**",
         "",
-        *lift(evaluation["suites"]),
+        *lift(evaluation),
         "",
         *costs(timings),
     ]
+    if seeds is not None:
+        lines += ["", table(seeds)]
     return "\n".join(lines)
 
 
-def lift(suites: Mapping[str, Any]) -> Iterator[str]:
+def lift(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Lay out each suite's metrics, base against tuned, in points with the change's interval."""
-    yield "| set | metric | base | tuned | change (95% interval) | items |"
-    yield "|---|---|---:|---:|---:|---:|"
-    for name, suite in suites.items():
-        for metric, held in suite["metrics"].items():
-            if isinstance(held, Mapping) and "change" in held:
-                change = f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
-                yield f"| {name} | {metric} | {held['base']:.1f} | {held['tuned']:.1f} | {change} | {held['items']} |"
+    yield f"| set | metric | base | tuned | change ({evaluation['confidence']:.0%} interval) | items | sources |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for _, suite in suites_in_order(evaluation):
+        for metric, held in metrics_in_order(suite):
+            change = f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
+            numbers = [f"{held['base']:.1f}", f"{held['tuned']:.1f}", change, str(held["items"]), str(held["sources"])]
+            yield f"| {suite['title']} | {metric} | " + " | ".join(numbers) + " |"
 
 
 def costs(timings: Mapping[str, Any]) -> Iterator[str]:
@@ -70,8 +82,7 @@ def main() -> int:
         print(f"{missing[0]}: no such file; run make demo and copy its results there", file=sys.stderr)
         return 1
     path = REPOSITORY / "README.md"
-    text = section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()))
-    path.write_text(with_section(path.read_text(), text))
+    path.write_text(with_section(path.read_text(), committed()))
     return 0
 
 

@@ -12,7 +12,6 @@ from tercet.cli.output import Json, Out, RecipePath, emit, note, show, table
 from tercet.cli.watching import Watching
 
 NUMBERS = ("base", "tuned", "change", "interval", "items", "sources", "detects")
-ROLES = ("primary", "other", "general")  # the order in which suites are shown
 AdapterPath = Annotated[Path | None, typer.Option("--adapter", help="Another adapter's folder. [default: the run's]")]
 
 
@@ -45,18 +44,19 @@ def command(
 
 def tables(evaluation: Mapping[str, Any]) -> Iterator[Any]:
     """Lay out every suite's comparisons, then the plain rates."""
+    from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
+
     interval = f"{evaluation['confidence']:.0%} interval"
     columns = ["suite", "role", "metric", *(interval if name == "interval" else name for name in NUMBERS)]
     compared = table(
         "points; lower is better; detects: the smallest change the suite could show", columns, numeric=columns[3:]
     )
     rates = table("rates", ["suite", "rate", "base", "tuned"], numeric=["base", "tuned"])
-    for name, suite in sorted(evaluation["suites"].items(), key=lambda one: (ROLES.index(one[1]["role"]), one[0])):
-        leading = suite["leading"]
-        for metric in sorted(suite["metrics"], key=lambda metric: (metric != leading, metric)):
-            compared.add_row(name, suite["role"], metric, *_numbers(suite["metrics"][metric]))
-        for rate, value in suite["rates"]["base"].items():
-            rates.add_row(name, rate, f"{value:.2f}", f"{suite['rates']['tuned'][rate]:.2f}")
+    for name, suite in suites_in_order(evaluation):
+        for metric, held in metrics_in_order(suite):
+            compared.add_row(name, suite["role"], metric, *_numbers(held))
+        for rate, base, tuned in rates_of(suite):
+            rates.add_row(name, rate, f"{base:.2f}", f"{tuned:.2f}")
     yield compared
     if rates.row_count:
         yield rates

@@ -228,7 +228,8 @@ def try_recipe(
         answers = list(task.predict_both(base, contestants.adapter, examples, watch("base and tuned")))
     else:
         models = (("base", None), ("tuned", contestants.adapter))
-        answers = list(zip(*(task.predict(base, used, examples, watch(who)) for who, used in models), strict=True))
+        said = [list(task.predict(base, used, examples, watch(who))) for who, used in models]  # one after the other
+        answers = list(zip(*said, strict=True))
     return [
         {"input": text, "base": first, "tuned": second} for text, (first, second) in zip(inputs, answers, strict=True)
     ]

@@ -6,17 +6,18 @@ Its shape is what `tercet.evaluate` writes (evaluate/run.py and counting.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tercet.errors import CorruptError, StoreError
+from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
 
 EVALUATION_VERSION = 1
 MAX_EXAMPLES = 8
-ROLES = ("primary", "other", "general")  # the order on the page
 DIGEST_SHOWN = 16
+Suites = list[tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def read_proof(run_dir: Path) -> Proof | None:
 
 
 def _proof(held: Mapping[str, Any]) -> Proof:
-    suites = sorted(held["suites"].items(), key=lambda one: (ROLES.index(one[1]["role"]), one[0]))
-    shown = [Suite(suite["title"], tuple(_rows(suite["metrics"], suite["leading"]))) for _, suite in suites]
+    suites = suites_in_order(held)
+    shown = [Suite(suite["title"], tuple(_rows(metrics_in_order(suite)))) for _, suite in suites]
     drawn = [row for suite in shown for row in suite.rows]
     low = min([row.low for row in drawn], default=-1.0)
     high = max([row.high for row in drawn], default=1.0)
@@ -122,9 +123,7 @@ def _proof(held: Mapping[str, Any]) -> Proof:
         suites=tuple(Suite(suite.name, tuple(place(row) for row in suite.rows)) for suite in shown),
         slices=tuple(_slices(suites)),
         rates=tuple(
-            Rate(suite["title"], name, base, suite["rates"]["tuned"][name])
-            for _, suite in suites
-            for name, base in suite["rates"]["base"].items()
+            Rate(suite["title"], name, base, tuned) for _, suite in suites for name, base, tuned in rates_of(suite)
         ),
         confidence=float(held["confidence"]),
         zero=at(0.0),
@@ -139,23 +138,18 @@ def _rule(reason: str) -> tuple[bool, str]:
     return word == "holds", rest
 
 
-def _slices(suites: list[tuple[str, Any]]) -> Iterator[Suite]:
+def _slices(suites: Suites) -> Iterator[Suite]:
     """Give a table per suite and slice, with the suite's leading metric per value."""
     for _, suite in suites:
         for by, values in suite["slices"].items():
             leading = suite["leading"]
-            rows = tuple(
-                row
-                for value, metrics in values.items()
-                if leading in metrics
-                for row in _rows({value: metrics[leading]}, value)
-            )
+            rows = tuple(_rows((value, metrics[leading]) for value, metrics in values.items() if leading in metrics))
             if rows:
                 yield Suite(f"{suite['title']}, {leading} by {by}", rows)
 
 
-def _rows(metrics: Mapping[str, Any], leading: str) -> Iterator[Row]:
-    for name, held in sorted(metrics.items(), key=lambda one: (one[0] != leading, one[0])):
+def _rows(metrics: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Row]:
+    for name, held in metrics:
         low, high = (held["change"] if held[end] is None else held[end] for end in ("low", "high"))
         claims = held["low"] is not None
         yield Row(
@@ -173,7 +167,7 @@ def _rows(metrics: Mapping[str, Any], leading: str) -> Iterator[Row]:
         )
 
 
-def _examples(suites: list[tuple[str, Any]], kind: str) -> tuple[Mapping[str, Any], ...]:
+def _examples(suites: Suites, kind: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(example for _, suite in suites for example in suite["examples"][kind])[:MAX_EXAMPLES]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CARD = "tercet.json"  # base digest, licence, recipe and data digests
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Hide that PEFT 0.21 asks transformers 5.23 for a name it will drop: nothing a user of ours can mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.Module:
@@ -34,7 +44,8 @@ def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.M
         target_modules=adapter.targets or targets,
     )
     try:
-        wrapped: torch.nn.Module = get_peft_model(model, config)
+        with quiet_peft():
+            wrapped: torch.nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"train.adapter.targets: {config.target_modules!r} fits no module of the base") from error
     return wrapped
@@ -149,7 +160,8 @@ def load(model: torch.nn.Module, folder: Path, base_digest: str | None = None) -
             raise CorruptError(
                 f"{folder / WEIGHTS}: {name} holds NaN or infinity; train again with: tercet train --fresh"
             )
-    wrapped: Any = PeftModel.from_pretrained(model, str(folder))
+    with quiet_peft():
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder))
     from peft import get_peft_model_state_dict
 
     loaded = get_peft_model_state_dict(wrapped, save_embedding_layers=False)

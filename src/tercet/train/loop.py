@@ -68,6 +68,7 @@ def train(
     """
     import torch
 
+    torch.set_grad_enabled(True)  # a generator that yielded inside no_grad may have left it off
     parameters = trainable(model)
     optimiser = torch.optim.AdamW(list(parameters.values()), lr=settings.learning_rate, weight_decay=0.01)
     done = _restore(folder / CHECKPOINT, parameters, optimiser)

@@ -1,0 +1,25 @@
+"""The order in which an evaluation is read, wherever it is shown: what decides stands first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+ROLES = ("primary", "other", "general")
+
+
+def suites_in_order(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """List (name, suite) of `evaluation.json`, the primary one first and the general ones last."""
+    return sorted(evaluation["suites"].items(), key=lambda one: (ROLES.index(one[1]["role"]), one[0]))
+
+
+def metrics_in_order(suite: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """List (name, comparison) of a suite, the metric that it is there for first."""
+    leading = suite["leading"]
+    return sorted(suite["metrics"].items(), key=lambda one: (one[0] != leading, one[0]))
+
+
+def rates_of(suite: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """Yield (name, base, tuned) of a suite's plain rates."""
+    for name, base in suite["rates"]["base"].items():
+        yield name, base, suite["rates"]["tuned"][name]

@@ -1,0 +1,120 @@
+"""The whole loop over several seeds: is the result the recipe's, or the seed's? A finished seed is not run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
+from tercet.evaluate.run import evaluate_recipe
+from tercet.files import write_atomically
+from tercet.machine import describe_machine, say_machine
+from tercet.pipeline.progress import OnProgress, silent
+from tercet.pipeline.run import run_recipe
+from tercet.randomness import digest
+from tercet.recipe import Recipe
+from tercet.store.durable import make_folder
+from tercet.train.run import EVALUATION, train_recipe
+
+FINISHED = "finished.json"
+VERSION = 1
+Key = tuple[str, str]  # (suite's title, metric or rate)
+
+
+def run_seeds(
+    recipe: Recipe,
+    count: int,
+    out: Path,
+    *,
+    command: str = "",
+    progress: OnProgress = silent,
+    announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run, train and evaluate `recipe` under `count` seeds from its own on, each in `out/seed-<n>`.
+
+    Returns what `out/seeds.json` then holds; `out/seeds.md` holds it as a table. An interrupted call goes on where it
+    was. Raises what the three steps raise.
+    """
+    first = recipe.sections.seed
+    evaluations = {}
+    for seed in range(first, first + count):
+        announce(f"seed {seed}")
+        evaluations[str(seed)] = _one(_with_seed(recipe, seed), out / f"seed-{seed}", progress, announce)
+    result = {
+        "version": VERSION,
+        "command": command,
+        "machine": describe_machine(),
+        "recipe": recipe.name,
+        "seeds": {seed: _kept(evaluation) for seed, evaluation in evaluations.items()},
+    }
+    write_atomically(out / "seeds.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(out / "seeds.md", (table(result) + "\n").encode())
+    return result
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Lay out every seed and the mean as Markdown, with command and machine above."""
+    seeds: Mapping[str, Any] = result["seeds"]
+    lines = [
+        f"`{result['command']}` ({say_machine(result['machine'])}):",
+        "",
+        "| set | measure | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean |",
+        "|---|---|" + "---:|" * (len(seeds) + 1),
+        "| decision | | " + " | ".join(one["decision"]["verdict"] for one in seeds.values()) + " | |",
+    ]
+    cells: dict[Key, dict[str, tuple[float, float]]] = {}
+    for seed, one in seeds.items():
+        for key, pair in _pairs(one):
+            cells.setdefault(key, {})[seed] = pair
+    for (title, measure), found in cells.items():
+        shown = [_say(*found[seed]) if seed in found else "-" for seed in seeds]
+        means = [sum(values) / len(found) for values in zip(*found.values(), strict=True)]
+        lines.append(f"| {title} | {measure} | " + " | ".join([*shown, _say(*means)]) + " |")
+    return "\n".join(lines)
+
+
+def _with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Give the recipe with another seed; relative paths still start at its folder."""
+    return Recipe(recipe.sections.model_copy(update={"seed": seed}), {**recipe.data, "seed": seed}, recipe.path)
+
+
+def _one(recipe: Recipe, run_dir: Path, progress: OnProgress, announce: Callable[[str], None]) -> dict[str, Any]:
+    """Bring one seed to its evaluation."""
+    mark = {"recipe": digest(recipe.data)}
+    finished, evaluation = run_dir / FINISHED, run_dir / EVALUATION
+    if finished.is_file() and evaluation.is_file() and json.loads(finished.read_bytes()) == mark:
+        announce(f"finished before: {run_dir}")
+        found: dict[str, Any] = json.loads(evaluation.read_bytes())
+        return found
+    make_folder(run_dir)
+    finished.unlink(missing_ok=True)
+    run_recipe(recipe, run_dir, progress=progress, announce=announce)
+    train_recipe(recipe, run_dir, progress=progress, announce=announce)
+    found = evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
+    write_atomically(finished, json.dumps(mark).encode())
+    return found
+
+
+def _kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what the table and a reader need: no examples, no slices."""
+    suites = {
+        name: {key: value for key, value in suite.items() if key not in {"examples", "slices"}}
+        for name, suite in suites_in_order(evaluation)
+    }
+    return {**{name: evaluation[name] for name in ("base", "adapter", "decision", "margin")}, "suites": suites}
+
+
+def _pairs(evaluation: Mapping[str, Any]) -> Iterator[tuple[Key, tuple[float, float]]]:
+    for _, suite in suites_in_order(evaluation):
+        for metric, held in metrics_in_order(suite):
+            yield (suite["title"], metric), (held["base"], held["tuned"])
+        for rate, base, tuned in rates_of(suite):
+            yield (suite["title"], rate), (base, tuned)
+
+
+def _say(base: float, tuned: float) -> str:
+    """Say a pair with its change: in points, and relative to the base where there is one."""
+    relative = f", {(tuned - base) / base:+.0%}" if base else ""
+    return f"{base:.2f} → {tuned:.2f} ({tuned - base:+.2f}{relative})"
