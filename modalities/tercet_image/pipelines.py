@@ -45,7 +45,7 @@ class Painter:
         """Make one picture per prompt; at most `batch` of them.
 
         Raises:
-            BackendError: the pipeline failed, for want of memory, say.
+            BackendError: the pipeline failed; `retryable` when it was for want of memory.
         """
         import torch
 
@@ -62,11 +62,11 @@ class Painter:
                 output_type="pil",
                 **options,
             )
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError) as error:
+            is_memory = "memory" in str(error)
+            fix = "lower its size or batch" if is_memory else "try another size, steps or guidance, or another model"
             raise BackendError(
-                f"{self.resolved.reference}: {str(error)[:200]}; if memory ran out, lower "
-                "modalities.image.diffusion.size or batch",
-                retryable=True,
+                f"{self.resolved.reference}: {str(error)[:200]}; modalities.image.diffusion: {fix}", retryable=is_memory
             ) from error
         return list(answer.images[: len(prompts)])
 

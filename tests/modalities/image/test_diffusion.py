@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,26 +129,38 @@ def test_the_lineage_holds_what_decides_the_pixels(tiny_pipeline):
     assert other.parameters["guidance"] == 7.5  # the pipeline's own default, spelt out
 
 
-class Blackened:
-    """A pipeline whose safety filter blackens every picture, as diffusers' checker does."""
+def add_safety_checker(folder, threshold):
+    """Give the pipeline diffusers' own safety checker, with random weights and the same threshold for every concept."""
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessorPil
 
-    def __init__(self, real):
-        self.real, self.components = real, real.components
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    vision = {**small, "image_size": 32, "patch_size": 16}
+    checker: Any = StableDiffusionSafetyChecker(
+        CLIPConfig(text_config={**small, "vocab_size": 8}, vision_config=vision, projection_dim=16)
+    )
+    with torch.no_grad():
+        checker.concept_embeds_weights.fill_(threshold)
+    checker.save_pretrained(folder / "safety_checker")
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessorPil(**size).save_pretrained(folder / "feature_extractor")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
 
-    def __call__(self, **options):
-        answer = self.real(**options)
-        answer.images = [Image.new("RGB", one.size) for one in answer.images]
-        return answer
 
-
-def test_what_a_safety_filter_blackened_is_rejected_by_the_blank_gate(painted):
-    generator, items, made = painted
-    black = dataclasses.replace(generator.painter, pipeline=Blackened(generator.painter.pipeline))
-    filtered = list(Diffusion(generator.section, generator.resources, black)(items))
-    gate = Blank(generator.section.gates.blank, generator.resources)
-    judge = lambda found: gate([Candidate(i, one.payload) for i, one in zip(items, found, strict=True)])  # noqa: E731
-    assert {(verdict.passed, verdict.reason) for verdict in judge(filtered)} == {(False, "blank")}
-    assert all(verdict.passed for verdict in judge(made))
+@pytest.mark.parametrize(("threshold", "reason"), [(-5.0, "blank"), (5.0, "")], ids=["flags all", "flags none"])
+def test_what_the_models_safety_filter_blackens_is_rejected_by_the_blank_gate(copy, tmp_path, threshold, reason):
+    add_safety_checker(copy, threshold)
+    section = section_of(copy, pictures=3)
+    made = make(section, tmp_path)
+    verdicts = Blank(section.gates.blank, resources_in(tmp_path))(
+        [Candidate(item, one.payload) for item, one in zip(items_of(section), made, strict=True)]
+    )
+    assert {(verdict.passed, verdict.reason) for verdict in verdicts} == {(not reason, reason)}
+    assert all(pixels(one).any() != bool(reason) for one in made)
 
 
 def test_a_caption_that_the_tokenizer_would_cut_off_fails_by_itself(painted):
@@ -162,17 +175,21 @@ def test_a_caption_that_the_tokenizer_would_cut_off_fails_by_itself(painted):
     assert [first.payload, *(one.payload for one in rest)] == [one.payload for one in [made[0], *made[2:]]]
 
 
-def test_a_pipeline_that_runs_out_of_memory_says_what_to_lower(painted):
+@pytest.mark.parametrize(
+    ("message", "said", "retryable"),
+    [("CUDA out of memory", "lower its size or batch", True), ("bad shape", "try another size", False)],
+)
+def test_a_pipeline_that_fails_says_what_to_change(painted, message, said, retryable):
     generator, items, _ = painted
 
-    class Full(Blackened):
+    class Failing(Counting):
         def __call__(self, **_):
-            raise RuntimeError("CUDA out of memory")
+            raise RuntimeError(message)
 
-    full = dataclasses.replace(generator.painter, pipeline=Full(generator.painter.pipeline))
-    with pytest.raises(BackendError, match=r"out of memory.*lower.*size or batch") as caught:
-        list(Diffusion(generator.section, generator.resources, full)(items))
-    assert caught.value.retryable
+    failing = dataclasses.replace(generator.painter, pipeline=Failing(generator.painter.pipeline))
+    with pytest.raises(BackendError, match=f"path:.*{message}.*{said}") as caught:
+        list(Diffusion(generator.section, generator.resources, failing)(items))
+    assert caught.value.retryable == retryable
 
 
 def test_the_contract_holds_with_a_diffusion_model(tiny_pipeline):
@@ -249,6 +266,18 @@ def test_a_pipeline_that_starts_from_a_picture_is_refused(copy, tmp_path):
     index.write_text(index.read_text().replace('"StableDiffusionPipeline"', '"StableDiffusionImg2ImgPipeline"'))
     with pytest.raises(ModelError, match="StableDiffusionImg2ImgPipeline makes no picture of text alone"):
         load_painter(section_of(copy).diffusion, 1, tmp_path)
+
+
+def test_an_option_that_the_pipeline_has_no_argument_for_is_refused(copy, tmp_path):
+    index = copy / "model_index.json"
+    index.write_text(
+        index.read_text()
+        .replace('"StableDiffusionPipeline"', '"LatentConsistencyModelPipeline"')
+        .replace('"DDIMScheduler"', '"LCMScheduler"')
+    )
+    with pytest.raises(ModelError, match=r"diffusion\.negative_prompt: 'blurry', but this pipeline takes no"):
+        load_painter(section_of(copy, negative_prompt="blurry").diffusion, 1, tmp_path)
+    assert load_painter(section_of(copy).diffusion, 1, tmp_path).parameters["scheduler"] == "LCMScheduler"
 
 
 def test_a_class_that_diffusers_does_not_have_is_named(copy, tmp_path):

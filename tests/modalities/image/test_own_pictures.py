@@ -166,7 +166,7 @@ def test_a_picture_that_lies_on_its_side_is_set_upright_and_keeps_no_metadata():
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # turn a quarter clockwise to view
     exif[0x010E] = "taken at home"
-    data = encoded(drawing(), "JPEG", quality=95, exif=exif.tobytes(), comment=b"secret")
+    data = encoded(drawing(), "JPEG", quality=95, exif=exif.tobytes(), comment=b"secret", icc_profile=b"profile")
     upright = decoded(read_picture(data, 2048))
     assert upright.size == (32, 48)
     found = np.argwhere(np.abs(np.asarray(upright, int) - (255, 0, 0)).max(axis=2) < 80).mean(0)
@@ -219,6 +219,13 @@ def test_real_pictures_are_at_most_their_share_of_the_train_split(folder):
     assert len(real) / num_train <= 0.2 + 0.5 / num_train  # rounded to a whole picture
     assert {item.split for item in real} == {"train"}
     assert len({item.key for item in items}) == len(items)
+
+
+def test_the_train_split_is_counted_without_planning_every_item():
+    scenes, _ = plan(ImageRecipe(pictures=1), Planning(3, "en")).parts[0]
+    splits = [scenes.item(index, index).split for index in range(200)]  # two and a half rounds of the 80 pairs
+    for count in (0, 1, 79, 80, 81, 200):
+        assert scenes.num_train(count) == splits[:count].count("train")
 
 
 def test_a_repeated_row_is_planned_once(folder):
