@@ -27,15 +27,9 @@ class Transcriber:
     """
 
     def __init__(self, model_dir: Path, language: str = "en", batch_size: int = 8) -> None:
-        from tercet.compat import prepare_torchaudio
-
-        prepare_torchaudio()
-        import torch
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
-
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.processor: Any = WhisperProcessor.from_pretrained(str(model_dir))
-        self.model: Any = WhisperForConditionalGeneration.from_pretrained(str(model_dir)).eval().to(self.device)
+        self.model = load_whisper(model_dir)
+        self.device = self.model.device
+        self.processor = load_processor(model_dir)
         self.batch_size = batch_size
         self.options = generation_options(self.model, language)
 
@@ -43,25 +37,51 @@ class Transcriber:
         """Transcribe mono clips at 16 kHz; what lies behind 30 seconds is not heard."""
         heard: list[str] = []
         for start in range(0, len(clips), self.batch_size):
-            batch = [clip[:WINDOW_SAMPLES] for clip in clips[start : start + self.batch_size]]
+            batch = clips[start : start + self.batch_size]
             silence = np.zeros(SAMPLE_RATE, np.float32)
-            heard += self._hear([*batch, *[silence] * (self.batch_size - len(batch))])[: len(batch)]
+            filled = [*batch, *[silence] * (self.batch_size - len(batch))]
+            heard += self.read(self.encode(filled))[: len(batch)]
             progress(len(heard))
         return heard
 
-    def _hear(self, batch: Sequence[Clip]) -> list[str]:
+    def encode(self, batch: Sequence[Clip]) -> Any:
+        """Run the encoder over a batch; a BaseModelOutput of shape [N, 1500, D]."""
         import torch
 
-        features = log_mel(self.processor, batch).to(self.device)
+        features = log_mel(self.processor, [clip[:WINDOW_SAMPLES] for clip in batch]).to(self.device)
         with torch.inference_mode():
-            encoded = self.model.get_encoder()(features)
-            return self.read(encoded)
+            return self.model.get_encoder()(features)
 
     def read(self, encoded: Any) -> list[str]:
-        """Decode encoder outputs (a BaseModelOutput of shape [N, 1500, D]) greedily."""
-        tokens = self.model.generate(encoder_outputs=encoded, **self.options)
+        """Decode encoder outputs greedily."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = self.model.generate(encoder_outputs=encoded, **self.options)
         texts: list[str] = self.processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+def load_whisper(model_dir: Path) -> Any:
+    """Load a Whisper for inference, in fp32, on a GPU when there is one."""
+    from tercet.compat import prepare_torchaudio
+
+    prepare_torchaudio()
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return WhisperForConditionalGeneration.from_pretrained(str(model_dir), dtype=torch.float32).eval().to(device)
+
+
+def load_processor(model_dir: Path) -> Any:
+    """Load a Whisper's tokenizer and feature extractor."""
+    from tercet.compat import prepare_torchaudio
+
+    prepare_torchaudio()
+    from transformers import WhisperProcessor
+
+    return WhisperProcessor.from_pretrained(str(model_dir))
 
 
 def log_mel(processor: Any, clips: Sequence[Clip]) -> Any:

@@ -9,7 +9,7 @@ from tercet.errors import SourceError
 from tercet_audio.augment import RATE, add_noise, augment, shift_speed, telephone
 from tercet_audio.payload import decode_clip
 from tercet_audio.training import SpeechTraining
-from tercet_audio.windows import IGNORED, MAX_LABELS, Spoken, Tokens, WindowBatches, pack
+from tercet_audio.windows import Spoken, pack
 
 
 def tone(seconds=2.0, hertz=440.0):
@@ -17,17 +17,6 @@ def tone(seconds=2.0, hertz=440.0):
 
 
 CLIPS = [Spoken(tone(1 + n % 5), f"sentence {n}") for n in range(23)]
-
-
-class Letters:
-    """A tokenizer of one token per character."""
-
-    def __call__(self, text, add_special_tokens):
-        assert not add_special_tokens
-        return type("Ids", (), {"input_ids": [ord(letter) for letter in text]})
-
-
-TOKENS = Tokens(Letters(), prefix=[900, 901], end=999)
 
 
 def test_every_copy_of_every_clip_is_in_exactly_one_window_of_at_most_thirty_seconds():
@@ -38,25 +27,6 @@ def test_every_copy_of_every_clip_is_in_exactly_one_window_of_at_most_thirty_sec
     again = pack(CLIPS, SpeechTraining(variants=3), seed=1)
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(windows, again, strict=True))
     assert any(a.text != b.text for a, b in zip(windows, pack(CLIPS, SpeechTraining(variants=3), seed=2), strict=False))
-
-
-def test_labels_hold_one_start_one_end_and_mask_only_prefix_and_padding():
-    inputs, labels = TOKENS.batch(["ab", "a"])
-    assert inputs.tolist() == [[900, 901, 32, 97, 98], [900, 901, 32, 97, 999]]
-    assert labels.tolist() == [[IGNORED, 32, 97, 98, 999], [IGNORED, 32, 97, 999, IGNORED]]
-    assert TOKENS.fits("x" * (MAX_LABELS - 4))
-    assert not TOKENS.fits("x" * (MAX_LABELS - 3))
-
-
-def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
-    windows = pack(CLIPS, SpeechTraining(variants=1), seed=1)
-    batches = WindowBatches(windows, windows[:3], TOKENS, micro_batch=1, replay_batch=2, seed=4)
-    seen = [batches._chosen(len(windows), 1, count, "own")[0] for count in range(len(windows))]
-    assert sorted(seen) == list(range(len(windows)))
-    first, again = batches.batch(5, 0), batches.batch(5, 0)
-    assert first["own"]["labels"].tolist() == again["own"]["labels"].tolist()
-    assert len(first["replay"]["samples"]) == 2
-    assert batches.describe()["encoder_cached"] is False
 
 
 def test_augmentation_is_repeatable_and_does_what_its_names_say():

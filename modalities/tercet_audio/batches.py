@@ -1,0 +1,194 @@
+"""Micro-batches of windows for Whisper: labels with loss where they belong, encoder outputs kept where they can be."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tercet.errors import NothingSurvived
+from tercet.records import Record
+from tercet.train.task import OnUnits
+from tercet_audio.augment import RATE, Clip
+from tercet_audio.training import SpeechTraining
+from tercet_audio.windows import Window, pack, read_spoken
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_LABELS = 448  # Whisper's decoder positions
+IGNORED = -100
+ENCODED_AT_ONCE = 4
+MAX_CACHED_GIB = 3.0  # a window of Whisper tiny takes 2.3 MB, one of large-v3 7.7 MB
+START, NO_TIMESTAMPS, TRANSCRIBE = "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>"
+
+
+def prepare(
+    listen: Listener,
+    clips: Iterable[Record],
+    replay: Iterable[Record],
+    training: SpeechTraining,
+    micro_batch: int,
+    seed: int,
+    on_units: OnUnits,
+) -> WindowBatches:
+    """Pack clips and replay into windows; run the encoder once over each where the adapter leaves it alone.
+
+    Raises:
+        NothingSurvived: no clip was accepted.
+    """
+    spoken = read_spoken(clips)
+    if not spoken:
+        raise NothingSurvived("no accepted clip to train on; tercet report shows why they were rejected")
+    tokens = listen.tokens()
+    own = [window for window in pack(spoken, training, seed) if tokens.fits(window.text)]
+    general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
+    batches = WindowBatches(own, general, listen, micro_batch, training.replay_batch, seed)
+    if listen.is_frozen and (len(own) + len(general)) * listen.window_gib <= MAX_CACHED_GIB:
+        batches.encode(on_units)
+    return batches
+
+
+class Listener:
+    """A model's front end: features of clips, the frozen encoder's outputs, and the tokeniser."""
+
+    def __init__(self, model: Any, base: Path, language: str) -> None:
+        from tercet_audio.transcribe import load_processor
+
+        self.model, self.processor, self.language = model, load_processor(base), language
+
+    def tokens(self) -> Tokens:
+        """Give the tokeniser with what Whisper's decoder is started with: language and task where it has them."""
+        tokenizer = self.processor.tokenizer
+        names = [START, NO_TIMESTAMPS]
+        if getattr(self.model.generation_config, "is_multilingual", False):
+            names[1:1] = [f"<|{self.language.split('-', maxsplit=1)[0]}|>", TRANSCRIBE]
+        prefix = [int(tokenizer.convert_tokens_to_ids(name)) for name in names]
+        return Tokens(tokenizer, prefix, tokenizer.eos_token_id)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Say whether the encoder has no parameter to train."""
+        return not any(value.requires_grad for value in self.model.get_encoder().parameters())
+
+    @property
+    def window_gib(self) -> float:
+        """Give the size of one window's encoder output."""
+        config = self.model.config
+        return float(config.max_source_positions * config.d_model * 4 / 2**30)
+
+    def features(self, clips: Sequence[Clip]) -> torch.Tensor:
+        """Give log-mel features [N, mels, 3000]."""
+        from tercet_audio.transcribe import log_mel
+
+        found: torch.Tensor = log_mel(self.processor, clips).to(self.model.device)
+        return found
+
+    def encode(self, clips: Sequence[Clip]) -> torch.Tensor:
+        """Give encoder outputs [N, 1500, D], without gradients."""
+        import torch
+
+        with torch.no_grad():
+            encoded: torch.Tensor = self.model.get_encoder()(self.features(clips)).last_hidden_state
+        return encoded
+
+
+class WindowBatches:
+    """Micro-batches of windows: which ones depends on the step alone."""
+
+    def __init__(
+        self,
+        windows: Sequence[Window],
+        replay: Sequence[Window],
+        listen: Listener,
+        micro_batch: int,
+        replay_batch: int,
+        seed: int,
+    ) -> None:
+        self.windows, self.replay = windows, replay
+        self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
+        self.micro_batch, self.replay_batch = micro_batch, replay_batch if replay else 0
+        self.encoded: list[torch.Tensor] = []
+        self.replay_encoded: list[torch.Tensor] = []
+
+    def encode(self, on_units: OnUnits) -> None:
+        """Run the frozen encoder once over every window."""
+        total = len(self.windows) + len(self.replay)
+        for windows, kept in ((self.windows, self.encoded), (self.replay, self.replay_encoded)):
+            for start in range(0, len(windows), ENCODED_AT_ONCE):
+                kept.extend(self.listen.encode([one.samples for one in windows[start : start + ENCODED_AT_ONCE]]))
+                on_units(len(self.encoded) + len(self.replay_encoded), total)
+
+    def batch(self, step: int, micro: int) -> dict[str, Any]:
+        """Give the windows of one micro-batch and its share of replay."""
+        count = step * 64 + micro  # accumulation stays below 64
+        own = self._chosen(len(self.windows), self.micro_batch, count, "own")
+        general = self._chosen(len(self.replay), self.replay_batch, count, "replay")
+        return {
+            "own": self._gather(self.windows, self.encoded, own),
+            "replay": self._gather(self.replay, self.replay_encoded, general) if general else None,
+        }
+
+    def _chosen(self, total: int, size: int, count: int, what: str) -> list[int]:
+        """Walk through a fresh permutation per pass, so that every window is used equally often."""
+        chosen = []
+        for position in range(count * size, (count + 1) * size):
+            at_pass, place = divmod(position, total)
+            order = list(range(total))
+            random.Random(f"{self.seed}/{what}/{at_pass}").shuffle(order)
+            chosen.append(order[place])
+        return chosen
+
+    def _gather(
+        self, windows: Sequence[Window], encoded: Sequence[torch.Tensor], chosen: Sequence[int]
+    ) -> dict[str, Any]:
+        import torch
+
+        inputs, labels = self.tokens.batch([windows[at].text for at in chosen])
+        gathered: dict[str, Any] = {"inputs": inputs, "labels": labels, "windows": list(chosen)}
+        if encoded:
+            gathered["encoded"] = torch.stack([encoded[at] for at in chosen])
+        else:
+            gathered["features"] = self.listen.features([windows[at].samples for at in chosen])
+        return gathered
+
+    def describe(self) -> dict[str, Any]:
+        """Say what the data holds."""
+        full = sum(len(window.samples) for window in self.windows) / RATE
+        return {
+            "windows": len(self.windows),
+            "replay_windows": len(self.replay),
+            "seconds": round(full, 1),
+            "padding": round(1 - full / (30 * max(1, len(self.windows))), 3),
+            "encoder_cached": bool(self.encoded),
+        }
+
+
+class Tokens:
+    """Whisper's labels: one start token, language and task where the model has them, text, one end token."""
+
+    def __init__(self, tokenizer: Any, prefix: Sequence[int], end: int) -> None:
+        self.tokenizer, self.prefix, self.end = tokenizer, list(prefix), end
+
+    def __call__(self, text: str) -> list[int]:
+        """Give prefix, text and end."""
+        words: list[int] = self.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
+        return [*self.prefix, *words, self.end]
+
+    def fits(self, text: str) -> bool:
+        """Say whether the labels fit Whisper's decoder; longer ones are left out, never cut."""
+        return len(self(text)) <= MAX_LABELS
+
+    def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give decoder inputs and labels [N, L]: padding and the forced prefix carry no loss, the end token does."""
+        import torch
+
+        rows = [self(text) for text in texts]
+        longest = max(len(row) for row in rows) - 1
+        inputs = torch.full((len(rows), longest), self.end)
+        labels = torch.full((len(rows), longest), IGNORED)
+        for at, row in enumerate(rows):
+            inputs[at, : len(row) - 1] = torch.tensor(row[:-1])
+            labels[at, len(self.prefix) - 1 : len(row) - 1] = torch.tensor(row[len(self.prefix) :])
+        return inputs, labels

