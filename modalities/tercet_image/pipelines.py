@@ -85,12 +85,7 @@ def load_painter(settings: Diffusion, cores: int, root: str | Path) -> Painter:
         ModelError: the model isn't there, isn't a text-to-image pipeline, or doesn't take an option of the recipe.
         MissingExtra: diffusers or torch isn't installed.
     """
-    prepare_torchaudio()
-    try:
-        import diffusers
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"a diffusion model needs {error.name!r}; run: pip install 'tercet[image]'") from error
+    diffusers, torch = _libraries()
     resolved = resolve(settings.model, root=root)
     torch.set_num_threads(max(1, cores))
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,20 +94,31 @@ def load_painter(settings: Diffusion, cores: int, root: str | Path) -> Painter:
     call = inspect.signature(type(pipeline).__call__).parameters
     _check_is_text_to_image(pipeline, call, resolved.reference)
     options = _options(settings, call, resolved.reference)
-    said = {name: options.get(name, call[name].default) for name in ("num_inference_steps", "guidance_scale")
-            if name in call}  # fmt: skip
     batch = settings.batch or (GPU_BATCH if device == "cuda" else 1)
+    asked = {name: options.get(name, call[name].default) for name in ("num_inference_steps", "guidance_scale")
+             if name in call}  # fmt: skip
     parameters = {
         "pipeline": type(pipeline).__name__,
         "scheduler": type(pipeline.scheduler).__name__ if hasattr(pipeline, "scheduler") else "",
-        **{OPTION_OF[name]: value for name, value in said.items()},
+        **{OPTION_OF[name]: value for name, value in asked.items()},
         "size": settings.size,
+        "negative_prompt": settings.negative_prompt or "",
         "dtype": dtype,
         "device": device,
         "batch": batch,
-        **({"negative_prompt": settings.negative_prompt} if settings.negative_prompt else {}),
     }
     return Painter(resolved, pipeline, options, parameters, batch)
+
+
+def _libraries() -> tuple[Any, Any]:
+    prepare_torchaudio()
+    try:
+        import diffusers
+        import torch
+        import transformers  # noqa: F401 - diffusers would only fail later, with a name of its own making
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"a diffusion model needs {error.name!r}; run: pip install 'tercet[image]'") from error
+    return diffusers, torch
 
 
 def _load(diffusers: Any, resolved: ResolvedModel, dtype: Any) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import shutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tercet import registry
-from tercet.errors import BackendError, ModelError, RecipeError
+from tercet.errors import BackendError, MissingExtra, ModelError, RecipeError
 from tercet.modality import NoAnswers, Planning, Resources
 from tercet.pipeline.run import run_recipe
 from tercet.recipe import load_recipe
@@ -248,9 +249,13 @@ def test_a_folder_with_code_of_its_own_runs_none_of_it(copy, tmp_path):
 
 
 def test_pickled_weights_are_not_read(copy, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match="safetensors"):
+    torch.save(load_file(weights), weights.with_suffix(".bin"))  # a good pickle: nothing but our refusal stops it
+    weights.unlink()
+    with pytest.raises(ModelError, match="no file named diffusion_pytorch_model.safetensors"):
         load_painter(section_of(copy).diffusion, 1, tmp_path)
 
 
@@ -292,6 +297,12 @@ def test_a_missing_model_stops_the_run_and_names_the_folder(tmp_path):
     path.write_text(RECIPE.replace("MODEL", "weights/nowhere"))
     with pytest.raises(ModelError, match=r"path:weights/nowhere': no folder .*weights/nowhere; paths start at"):
         run_recipe(load_recipe(path), workers=0)
+
+
+def test_an_absent_package_is_named_with_the_extra_that_brings_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtra, match=r"needs 'diffusers'; run: pip install 'tercet\[image\]'"):
+        load_painter(section_of(tmp_path).diffusion, 1, tmp_path)
 
 
 @pytest.mark.parametrize(
