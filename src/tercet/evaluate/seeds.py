@@ -28,6 +28,7 @@ def run_seeds(
     count: int,
     out: Path,
     *,
+    fresh: bool = False,
     command: str = "",
     progress: OnProgress = silent,
     announce: Callable[[str], None] = lambda _: None,
@@ -35,13 +36,13 @@ def run_seeds(
     """Run, train and evaluate `recipe` under `count` seeds from its own on, each in `out/seed-<n>`.
 
     Returns what `out/seeds.json` then holds; `out/seeds.md` holds it as a table. An interrupted call goes on where it
-    was. Raises what the three steps raise.
+    was; `fresh` makes every seed again. Raises what the three steps raise.
     """
     first = recipe.sections.seed
     evaluations = {}
     for seed in range(first, first + count):
         announce(f"seed {seed}")
-        evaluations[str(seed)] = _one(_with_seed(recipe, seed), out / f"seed-{seed}", progress, announce)
+        evaluations[str(seed)] = _one(_with_seed(recipe, seed), out / f"seed-{seed}", fresh, progress, announce)
     result = {
         "version": VERSION,
         "command": command,
@@ -80,17 +81,23 @@ def _with_seed(recipe: Recipe, seed: int) -> Recipe:
     return Recipe(recipe.sections.model_copy(update={"seed": seed}), {**recipe.data, "seed": seed}, recipe.path)
 
 
-def _one(recipe: Recipe, run_dir: Path, progress: OnProgress, announce: Callable[[str], None]) -> dict[str, Any]:
+def _one(
+    recipe: Recipe,
+    run_dir: Path,
+    fresh: bool,  # noqa: FBT001
+    progress: OnProgress,
+    announce: Callable[[str], None],
+) -> dict[str, Any]:
     """Bring one seed to its evaluation."""
     mark = {"recipe": digest(recipe.data)}
     finished, evaluation = run_dir / FINISHED, run_dir / EVALUATION
-    if finished.is_file() and evaluation.is_file() and json.loads(finished.read_bytes()) == mark:
+    if not fresh and finished.is_file() and evaluation.is_file() and json.loads(finished.read_bytes()) == mark:
         announce(f"finished before: {run_dir}")
         found: dict[str, Any] = json.loads(evaluation.read_bytes())
         return found
     make_folder(run_dir)
     finished.unlink(missing_ok=True)
-    run_recipe(recipe, run_dir, progress=progress, announce=announce)
+    run_recipe(recipe, run_dir, fresh=fresh, progress=progress, announce=announce)
     train_recipe(recipe, run_dir, progress=progress, announce=announce)
     found = evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
     write_atomically(finished, json.dumps(mark).encode())

@@ -204,7 +204,7 @@ def _clear(run_dir: Path) -> None:
     """Remove a former run's files, and nothing that a run doesn't write."""
     for name in (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "manifest.json", "evaluation.json", "report.html"):
         (run_dir / name).unlink(missing_ok=True)
-    for name in ("blobs", "shards", "rejects", "adapters"):
+    for name in ("blobs", "shards", "rejects", "training", "adapters", "evaluation"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
 
 

@@ -157,6 +157,8 @@ def test_a_changed_recipe_is_not_taken_for_a_finished_seed(folder, capfd, monkey
     write_recipe(folder, TRAIN.replace("steps: 30", "steps: 20"))
     code, _, err = call(capfd, *arguments)
     assert (code, "train.steps: 30 -> 20" in err) == (1, True), err
+    code, out, err = call(capfd, *arguments, "--fresh", "--json")
+    assert (code, json.loads(out)["seeds"]["0"]["adapter"]["steps"]) == (0, 20), err
 
 
 def test_a_run_elsewhere_is_trained_there(folder, capfd):

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from tercet.compat import prepare_torchaudio
-from tercet.errors import CorruptError, ModelError
+from tercet.errors import CorruptError
 from tercet.recipe import Adapter
 from tercet.train import adapters
-from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, train
+from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, steps_done, train
 
 SETTINGS = LoopSettings(
     steps=12, learning_rate=0.05, warmup_fraction=0.2, accumulate=2, clip_norm=1.0, checkpoint_every=4, seed=3
 )
-BASE_DIGEST = "b" * 32
 
 
 class Small(torch.nn.Module):
@@ -68,10 +67,15 @@ def digest(model):
     ).hexdigest()
 
 
-def run(folder, model=None, task: Any = None, **more):
+def run(folder, model=None, task: Any = None, stop_after=100):
     model = model or fresh()
     folder.mkdir(exist_ok=True)
-    train(model, task or as_task(), Batches(), SETTINGS, folder, lambda *_: None, **more)
+    done = [0]
+
+    def on_step(step, loss):
+        done[0] = step
+
+    train(model, task or as_task(), Batches(), SETTINGS, folder, on_step, lambda: done[0] == stop_after)
     return model
 
 
@@ -88,17 +92,9 @@ def test_training_lowers_the_loss_and_leaves_the_base_alone(tmp_path):
 @pytest.mark.parametrize("stopped_after", [1, 4, 5, 11])
 def test_a_stopped_training_resumes_to_the_same_adapter(tmp_path, stopped_after):
     whole = digest(run(tmp_path / "whole"))
-    steps = iter(range(1, 100))
-    stopping = {"now": False}
-
-    def on_step(done, loss):
-        stopping["now"] = next(steps) == stopped_after
-
     folder = tmp_path / "stopped"
-    folder.mkdir()
-    task: Any = Squares()
-    done = train(fresh(), task, Batches(), SETTINGS, folder, on_step, lambda: stopping["now"])
-    assert done == stopped_after
+    run(folder, stop_after=stopped_after)
+    assert steps_done(folder) == stopped_after
     assert digest(run(folder)) == whole
 
 
@@ -113,20 +109,31 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"rot")
     with pytest.raises(CorruptError, match=r"checkpoint\.safetensors: damaged checkpoint"):
         run(tmp_path)
+    with pytest.raises(CorruptError, match=r"damaged checkpoint"):
+        steps_done(tmp_path)
 
 
-def test_a_saved_adapter_loads_scaled_and_refuses_another_base_and_damage(tmp_path):
-    model = run(tmp_path)
-    x = torch.randn(5, 6)
-    adapters.save(model, tmp_path / "adapter", {"base": "pkg:small", "base_digest": BASE_DIGEST}, scale=0.5)
-    loaded = adapters.load(Small(), tmp_path / "adapter", BASE_DIGEST)
-    base = Small()(x)
-    torch.testing.assert_close(loaded(x) - base, 0.5 * (model(x) - base))
-    with pytest.raises(ModelError, match="trained on pkg:small"):
-        adapters.load(Small(), tmp_path / "adapter", "c" * 32)
-    weights = tmp_path / "adapter" / adapters.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(CorruptError, match="digest"):
-        adapters.load(Small(), tmp_path / "adapter", BASE_DIGEST)
-    with pytest.raises(ModelError, match="no adapter here"):
-        adapters.load(Small(), tmp_path / "none", BASE_DIGEST)
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_adapter(tmp_path):
+    class Steep(Squares):
+        def loss(self, model, batch):
+            loss = super().loss(model, batch)
+            return loss + (torch.sqrt(loss * 0) if self.calls == 11 else 0)  # the root's slope at 0 is infinite
+
+    with pytest.raises(TrainingFailed, match=r"step 5: the gradient's norm is nan"):
+        run(tmp_path, task=Steep())
+    assert steps_done(tmp_path) == 4
+    assert digest(run(tmp_path)) == digest(run(tmp_path / "whole"))
+
+
+def test_a_log_of_steps_that_are_done_again_is_cut_back(tmp_path):
+    run(tmp_path, stop_after=4)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5}\n{"step": 6}\n{"st')
+    run(tmp_path)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 13)]
+
+
+def test_training_turns_gradients_on(tmp_path):
+    with torch.no_grad():
+        model = run(tmp_path)
+    assert digest(model) == digest(run(tmp_path / "whole"))

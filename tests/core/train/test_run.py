@@ -10,7 +10,7 @@ from tests.core.learner.world import TRAIN, copy_run, in_a_child, installed, mak
 
 import tercet
 from tercet.errors import CorruptError, LockedError, ModelError, StoreError, TermsError
-from tercet.pipeline.run import Interrupted, default_run_dir
+from tercet.pipeline.run import Interrupted, default_run_dir, run_recipe
 from tercet.recipe import load_recipe
 from tercet.store.lock import RunLock
 from tercet.train import adapters, loop, run
@@ -177,6 +177,14 @@ def test_records_of_a_changed_recipe_and_damaged_shards_are_refused(recipe):
     recipe.path.write_text(changed)
     with pytest.raises(StoreError, match="another version of this recipe"):
         train_recipe(load_recipe(recipe.path))
+
+
+def test_a_run_made_afresh_takes_its_training_along(recipe):
+    train_recipe(recipe, threads=1)
+    recipe.path.write_text(recipe.path.read_text().replace("points: 80", "points: 60"))
+    smaller = load_recipe(recipe.path)
+    run_recipe(smaller, workers=0, fresh=True)
+    assert train_recipe(smaller, threads=1).resumed == ""
 
 
 def test_a_run_in_hand_is_locked_for_training(recipe):
