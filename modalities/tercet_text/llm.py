@@ -85,6 +85,8 @@ class LlmDialogs:
 class EndpointDialogs:
     """Asks an endpoint, many dialogs at once; within a dialog each answer waits for the one before."""
 
+    keeps_answers: ClassVar[bool] = True
+
     def __init__(self, section: TextRecipe, resources: Resources, backend: AsyncBackend | None = None) -> None:
         if section.endpoint is None:
             raise UsageError("modalities.text.endpoint: missing; add url, model and dialogs")

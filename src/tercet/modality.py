@@ -145,7 +145,11 @@ class Generator(Protocol):
 
 @runtime_checkable
 class AsyncGenerator(Protocol):
-    """Makes payloads by waiting for somebody else (an endpoint); runs inside the driver, many items at once."""
+    """Makes payloads by waiting for somebody else (an endpoint); runs inside the driver, many items at once.
+
+    A class attribute `keeps_answers = True` says that it keeps all that it paid for by `Answers.keep_async`: the next
+    item then starts before this one's payload is written.
+    """
 
     concurrency: int
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from tercet.modality import Modality, Needs, PayloadType, Planning, Resources
-from tercet.randomness import digest
+from tercet.randomness import answer_key, digest
 from tercet.recipe import Section
 from tercet.records import Candidate, Item, Made, ModelUse, Verdict
 
@@ -78,22 +78,31 @@ class Count:
 
 
 class Endpoint:
-    """Asks an OpenAI-compatible endpoint once per item."""
+    """Asks an OpenAI-compatible endpoint once per item; the answer is kept under its key before it is used."""
+
+    keeps_answers: ClassVar[bool] = True
 
     def __init__(self, section: NoopRecipe, resources: Resources) -> None:
         from tercet.backends import OpenAIBackend
 
-        del resources
+        self.answers = resources.answers
         self.concurrency = section.concurrency
         self.backend = OpenAIBackend(section.url, "noop", concurrency=section.concurrency)
 
     async def make(self, item: Item) -> Made:
-        """Ask for one completion."""
+        """Ask for one completion, or take the one that an earlier run kept."""
         from tercet.backends import ChatRequest
 
-        request = ChatRequest(({"role": "user", "content": str(item.spec["number"])},), 16, 0.0, 0)
-        completion = await self.backend.complete(request)
-        return Made({"text": f"{item.spec['number']}: {completion.text}"}, MODEL)
+        number = str(item.spec["number"])
+        key = answer_key(item.key, "generate", 0, 0, {"number": number}, self.backend.model.digest)
+        kept = self.answers.recall(key)
+        if kept is None:
+            await self.answers.reserve_async(requests=1)
+            completion = await self.backend.complete(ChatRequest(({"role": "user", "content": number},), 16))
+            kept = completion.text.encode()
+            spent = completion.prompt_tokens + completion.completion_tokens
+            await self.answers.keep_async(key, kept, tokens=spent)
+        return Made({"text": f"{number}: {kept.decode()}"}, MODEL)
 
     async def aclose(self) -> None:
         """Close the connections."""

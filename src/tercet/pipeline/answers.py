@@ -71,8 +71,9 @@ class JournalledAnswers:
                         f"budget.{kind}: {self._spent[kind]:g} of {limit:g} spent, the next request needs "
                         f"{wanted[kind]:g}; what is done is kept: raise the budget and run again"
                     )
-        ticket = self._journal.submit([], self._add(wanted))
-        return ticket if self._has_limit else None  # without a limit nothing waits for the count
+        # without a limit nothing waits for the count, and a commit of its own would hold up the answers
+        ticket = self._journal.submit([], self._add(wanted), may_wait=not self._has_limit)
+        return ticket if self._has_limit else None
 
     def _add(self, spent: dict[str, float]) -> Counts:
         with self._lock:

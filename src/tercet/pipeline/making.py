@@ -58,18 +58,22 @@ class Making:
                 continue
             counter = self._counter(stage, span, sum(item.generator == name for item in items) - len(todo))
 
-            def submit(results: list[Result], counter: Callable[[int], None] = counter) -> Future[None]:
+            def submit(
+                results: list[Result],
+                may_wait: bool,  # noqa: FBT001 - the shape of Submit
+                counter: Callable[[int], None] = counter,
+            ) -> Future[None]:
                 counter(len(results))
-                return self._submit_made(results, by_index)
+                return self._submit_made(results, by_index, may_wait=may_wait)
 
             if waits(stage):
                 run_waiting(stage, (Entry(item) for item in todo), self.answers, submit, self.is_stopping)
             else:
                 batches = ([Entry(item) for item in batch] for batch in _cut(todo, stage.batch_size))
-                self.executor.run(stage, batches, lambda results, submit=submit: self._pace(submit(results)))  # type: ignore[misc]
+                self.executor.run(stage, batches, lambda results, submit=submit: self._pace(submit(results, False)))  # type: ignore[misc]
                 self._settle()
 
-    def _submit_made(self, results: list[Result], items: Mapping[int, Item]) -> Future[None]:
+    def _submit_made(self, results: list[Result], items: Mapping[int, Item], *, may_wait: bool) -> Future[None]:
         made: list[tuple[object, ...]] = []
         staged: list[tuple[str, str, int]] = []
         failures: list[tuple[int, Failure]] = []
@@ -98,7 +102,7 @@ class Making:
             ("INSERT OR IGNORE INTO staged VALUES (?, ?, ?)", staged),
             error_rows(self.name, failures),
         ]
-        return self.journal.submit([change for change in changes if change[1]], counts)
+        return self.journal.submit([change for change in changes if change[1]], counts, may_wait=may_wait)
 
     def _count(self, counts: Counts, name: str) -> None:
         counts[self.name, name] = counts.get((self.name, name), 0) + 1

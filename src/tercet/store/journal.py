@@ -48,6 +48,7 @@ CREATE TABLE counters (modality TEXT, name TEXT, value REAL NOT NULL, PRIMARY KE
 
 Counts = dict[tuple[str, str], float]
 Change = tuple[str, Sequence[tuple[Any, ...]]]  # one statement and its rows
+Entry = tuple[list[Change], Counts, Future[None], bool]  # what was submitted, its ticket, and whether it may wait
 
 
 class Journal:
@@ -70,7 +71,7 @@ class Journal:
         except sqlite3.Error as error:
             raise _explain(path, error) from error
         self._read_lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[list[Change], Counts, Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._writer = threading.Thread(target=self._write_groups, name="journal", daemon=True)
         self._writer.start()
@@ -96,14 +97,17 @@ class Journal:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def submit(self, changes: list[Change], counts: Counts | None = None) -> Future[None]:
-        """Queue changes that belong to one transaction; the future resolves once they are durable."""
+    def submit(self, changes: list[Change], counts: Counts | None = None, *, may_wait: bool = False) -> Future[None]:
+        """Queue changes that belong to one transaction; the future resolves once they are durable.
+
+        `may_wait`: nobody waits for these, so they join the next transaction, at most GROUP_SECONDS later.
+        """
         ticket: Future[None] = Future()
         ticket.set_running_or_notify_cancel()  # a caller that goes away must not stop the write
         if self._failure is not None:
             ticket.set_exception(self._failure)
         else:
-            self._queue.put((changes, counts or {}, ticket))
+            self._queue.put((changes, counts or {}, ticket, may_wait))
         return ticket
 
     def write(self, changes: list[Change], counts: Counts | None = None) -> None:
@@ -124,25 +128,25 @@ class Journal:
             first = self._queue.get()
             if first is None:
                 return
-            group, rows, start = [first], len(first[0]), time.monotonic()
+            group, rows, start = [first], _num_rows(first), time.monotonic()
             # whatever queued up while the last group was being written goes into this one
-            while rows < GROUP_ROWS and time.monotonic() - start < GROUP_SECONDS:
+            while rows < GROUP_ROWS and (left := start + GROUP_SECONDS - time.monotonic()) > 0:
                 try:
-                    entry = self._queue.get_nowait()
+                    entry = self._queue.get(timeout=left) if all(one[3] for one in group) else self._queue.get_nowait()
                 except queue.Empty:
                     break
                 if entry is None:
                     is_open = False
                     break
                 group.append(entry)
-                rows += sum(len(change[1]) for change in entry[0])
+                rows += _num_rows(entry)
             self._commit(group)
 
-    def _commit(self, group: list[tuple[list[Change], Counts, Future[None]]]) -> None:
+    def _commit(self, group: list[Entry]) -> None:
         counts: Counts = {}
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            for changes, added, _ in group:
+            for changes, added, _, _ in group:
                 for statement, values in changes:
                     self._connection.executemany(statement, values)
                 for name, value in added.items():
@@ -156,10 +160,10 @@ class Journal:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             self._failure = _explain(self.path, error)
-            for _, _, ticket in group:
+            for _, _, ticket, _ in group:
                 ticket.set_exception(self._failure)
             return
-        for _, _, ticket in group:
+        for _, _, ticket, _ in group:
             ticket.set_result(None)
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -205,6 +209,10 @@ class Journal:
         """Return one counter, 0 when nothing was counted."""
         found = self.rows("SELECT value FROM counters WHERE modality = ? AND name = ?", (modality, name))
         return float(found[0][0]) if found else 0.0
+
+
+def _num_rows(entry: Entry) -> int:
+    return sum(len(change[1]) for change in entry[0])
 
 
 def verdict_rows(modality: str, verdicts: Iterable[tuple[int, Verdict]]) -> Change:

@@ -110,3 +110,18 @@ def test_a_run_without_its_blobs_heals_itself(write_recipe, monkeypatch, tmp_pat
             run_recipe(recipe, workers=0)
     shutil.rmtree(tmp_path / "runs" / "probe" / "blobs")
     assert len(shards(run_recipe(recipe, workers=0).run_dir)) == 2
+
+
+def test_a_full_disk_under_a_waiting_generator_is_the_same_one_message(write_recipe, tmp_path):
+    recipe = write_recipe("items: 400, generator: waiting, size: 90")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(recipe.path), "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.count("free space or fix the permissions, then run again") == 1
+    assert done.stderr == ""
+    assert len(shards(run_recipe(recipe, workers=0).run_dir)) == 2
