@@ -9,8 +9,14 @@ modality = Modality(
     payload="tercet_audio.payload:payload",
     plan="tercet_audio.plan:plan",
     generators={"speech": "tercet_audio.speech:Speech", "examples": "tercet_audio.examples:Examples"},
-    gates={},
+    gates={
+        "duration": "tercet_audio.gates.signal:Duration",
+        "silence": "tercet_audio.gates.signal:Silence",
+        "clipping": "tercet_audio.gates.signal:Clipping",
+        "character_rate": "tercet_audio.gates.signal:CharacterRate",
+        "round_trip": "tercet_audio.gates.round_trip:RoundTrip",
+    },
     show="tercet_audio.show:show",
     checks="tercet_audio.checks:checks",
-    commands={"voices": "tercet_audio.voices:voices"},
+    commands={"voices": "tercet_audio.voices:voices", "calibrate": "tercet_audio.calibrate:calibrate"},
 )
