@@ -67,15 +67,28 @@ def test_two_processes_build_one_model_once(cache: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-def test_waiting_for_the_lock_ends_when_its_holder_dies() -> None:
+def wait_until_blocked(process: subprocess.Popen[str]) -> None:
+    """Wait until the kernel lists the process among those that wait for a lock; fail if it goes on instead."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+        if any(str(process.pid) in line for line in waiting):
+            return
+        assert process.poll() is None, "it never waited for the lock"
+        time.sleep(0.02)
+    pytest.fail("it neither waited nor ended")
+
+
+def test_a_build_waits_for_the_lock_and_goes_on_when_its_holder_dies(cache: Path) -> None:
     with start(60) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         with start(0) as waiting:
-            time.sleep(0.3)
-            assert waiting.poll() is None
+            wait_until_blocked(waiting)
+            assert not (cache / "m").exists()
             holder.kill()
-            assert waiting.wait(10) == 0
+            assert waiting.communicate(timeout=60)[0] == "building\n"
+    assert (cache / "m" / "half").exists()
 
 
 def test_a_full_disk_says_what_to_do_and_leaves_nothing(cache: Path) -> None:

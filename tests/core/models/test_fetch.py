@@ -40,14 +40,30 @@ def test_a_package_that_pip_does_not_find_is_one_clear_error(index: Path, tmp_pa
         fetch.fetch_package(pinned(), tmp_path)
 
 
+BACKEND = """\
+import pathlib
+pathlib.Path({ran!r}).touch()
+def get_requires_for_build_wheel(*_): return []
+def prepare_metadata_for_build_wheel(folder, *_):
+    info = pathlib.Path(folder, "tiny_model-1.0.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-model\\nVersion: 1.0\\n")
+    return info.name
+"""
+BUILD = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
 def test_a_source_distribution_is_never_taken(index: Path, tmp_path: Path) -> None:
-    setup = tmp_path / "setup.py"
-    setup.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    """Its build code needs nothing from an index, so without `--only-binary` pip would run it."""
+    ran = tmp_path / "ran"
+    files = {"backend.py": BACKEND.format(ran=str(ran)), "pyproject.toml": BUILD, "PKG-INFO": "Metadata-Version: 2.1\n"}
     with tarfile.open(index / "tiny_model-1.0.tar.gz", "w:gz") as archive:
-        archive.add(setup, "tiny_model-1.0/setup.py")
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+            archive.add(tmp_path / name, f"tiny_model-1.0/{name}")
     with pytest.raises(ModelError, match="could not download"):
-        fetch.fetch_package(pinned(), tmp_path)
-    assert not (tmp_path / "ran").exists()
+        fetch.fetch_package(pinned(), tmp_path / "target")
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("content", [WEIGHTS[:-1] + b"X", WEIGHTS[:-1], WEIGHTS + b"more" * 100], ids=len)
