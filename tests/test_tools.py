@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tercet.compat import remove_cuda_extension
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -34,14 +36,21 @@ def torchaudio(tmp_path: Path) -> Path:
 
 
 def test_torchaudios_cuda_extension_goes_where_torch_has_no_cuda_and_only_once(torchaudio: Path) -> None:
-    fix = tool("fix_torchaudio").fix
+    fix = remove_cuda_extension
     assert fix(torchaudio, None).endswith("removed _torchaudio.abi3.so, libtorchaudio.so")
     assert sorted(path.name for path in torchaudio.rglob("*") if path.is_file()) == ["__init__.py", "notes.txt"]
     assert "already gone" in fix(torchaudio, None)
 
 
+def test_the_tool_and_doctor_mend_by_the_same_function() -> None:
+    from tercet import compat
+    from tercet.cli import doctor
+
+    assert tool("fix_torchaudio").mend_torchaudio is compat.mend_torchaudio is vars(doctor)["mend_torchaudio"]
+
+
 def test_torchaudio_keeps_its_extension_beside_a_cuda_torch(torchaudio: Path) -> None:
-    assert "left as it is" in tool("fix_torchaudio").fix(torchaudio, "13.0")
+    assert "left as it is" in remove_cuda_extension(torchaudio, "13.0")
     assert len(list((torchaudio / "lib").glob("*.so"))) == 2
 
 

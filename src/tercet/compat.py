@@ -63,3 +63,30 @@ def _absent_extension() -> ModuleType:
     module._check_cuda_version = lambda: None
     module.fail_if_no_align = refuse
     return module  # type: ignore[no-any-return]
+
+
+def mend_torchaudio() -> str:
+    """Remove from this environment the CUDA extension of a torchaudio beside a CPU torch; say what was done."""
+    found = importlib.util.find_spec("torchaudio")
+    if found is None or found.origin is None:
+        return "torchaudio is not installed: nothing to mend"
+    import torch
+
+    return remove_cuda_extension(Path(found.origin).parent, torch.version.cuda)
+
+
+def remove_cuda_extension(torchaudio_folder: Path, cuda_version: str | None) -> str:
+    """Remove the CUDA extension where torch has no CUDA; say what was done. Running it twice changes nothing."""
+    if cuda_version is not None:
+        return f"torchaudio left as it is: torch is a CUDA {cuda_version} build"
+    extensions = cuda_extensions(torchaudio_folder)
+    if not extensions:
+        return "torchaudio left as it is: its CUDA extension is already gone"
+    for extension in extensions:
+        extension.unlink()
+    return f"torchaudio mended for CPU torch: removed {', '.join(extension.name for extension in extensions)}"
+
+
+def cuda_extensions(torchaudio_folder: Path) -> list[Path]:
+    """List the compiled parts of a torchaudio package."""
+    return sorted((torchaudio_folder / "lib").glob("*.so"))

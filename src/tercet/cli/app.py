@@ -36,6 +36,7 @@ class Verb:
 START, MAKE, PROVE = "Get going", "Make data", "Train and prove"
 VERBS = {
     "init": Verb("init", "Write a recipe that runs as it stands, and small sources for it.", START),
+    "doctor": Verb("doctor", "Say what works on this machine, and the fix for what doesn't.", START),
     "validate": Verb("validate", "Check a recipe whole; say what it would make.", START),
     "models": Verb("models", "List the models tercet knows, or fetch one into the cache.", START),
     "preview": Verb("preview", "Make a few records and show them in the terminal.", MAKE),
