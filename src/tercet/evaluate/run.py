@@ -93,7 +93,7 @@ def find_contestants(
     """Find the adapter (the run's own unless given) and the base that it was trained on."""
     folder = adapter or adapter_folder(recipe, run_dir)
     card = adapters.read_card(folder)
-    base = resolve_base(recipe, task, run_dir, str(card.get("base", "")), announce)
+    base = resolve_base(recipe, task, str(card.get("base", "")), announce)
     adapters.check(folder, base.digest)
     return Contestants(base, folder, card)
 
@@ -173,7 +173,7 @@ def _judge(
         "version": EVALUATION_VERSION,
         "task": recipe.sections.train.task,
         "base": {"reference": base.reference, "digest": base.digest, "licence": base.licence},
-        "adapter": {"digest": card["weights"], "rank": rank, **{name: card[name] for name in CARRIED}},
+        "adapter": {"digest": card["weights"], "rank": rank, **{name: card.get(name) for name in CARRIED}},
         "decoding": dict(task.decoding),
         "confidence": settings.confidence,
         "resamples": settings.bootstrap,

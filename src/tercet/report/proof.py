@@ -175,7 +175,7 @@ def _facts(held: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     base, adapter = held["base"], held["adapter"]
     yield "task", held["task"]
     yield "base", f"{base['reference']}, digest {base['digest'][:DIGEST_SHOWN]}, licence {base['licence']}"
-    parts = ", ".join(f"{name} {adapter[name]:g}" for name in ("rank", "scale", "steps", "seed"))
+    parts = ", ".join(f"{name} {adapter[name]}" for name in ("rank", "scale", "steps", "seed"))
     yield "adapter", f"digest {adapter['digest'][:DIGEST_SHOWN]}, {parts}"
     if held["decoding"]:
         yield "decoding", ", ".join(f"{name} {value}" for name, value in held["decoding"].items())

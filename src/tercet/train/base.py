@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from tercet.modality import Check
 from tercet.models import ResolvedModel, check_terms, resolve
 from tercet.recipe import Recipe
-from tercet.train.task import ChecksBase, Task
+from tercet.train.task import Task
 
 
-def resolve_base(
-    recipe: Recipe, task: Task, run_dir: Path, pinned: str, announce: Callable[[str], None]
-) -> ResolvedModel:
+def resolve_base(recipe: Recipe, task: Task, pinned: str, announce: Callable[[str], None]) -> ResolvedModel:
     """Find the recipe's base model; `auto` stays with the `pinned` reference that was chosen before, if any.
 
     Raises:
-        ModelError: it can't be found, or the task refuses to train it on this run.
+        ModelError: it can't be found.
         TermsError: the recipe's `use` doesn't allow it.
     """
     asked = recipe.sections.train.base
@@ -27,6 +24,4 @@ def resolve_base(
     terms = Check(base.reference, True, base.origin, licence=base.licence, output_terms=base.output_terms)
     for said in check_terms(recipe.sections.use, recipe.sections.accept_terms, [terms]):
         announce(said)
-    if isinstance(task, ChecksBase):
-        task.check_base(base, run_dir)
     return base

@@ -22,7 +22,7 @@ from tercet.store.lock import RunLock
 from tercet.train import adapters, loop
 from tercet.train.base import resolve_base
 from tercet.train.pin import check_pin, make_pin, read_pin, records_digest, resolved_settings, write_pin
-from tercet.train.task import Task, find_task
+from tercet.train.task import ChecksBase, Task, find_task
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,9 @@ class _Training:
         """Find the base, and hold what this training depends on against what it began from."""
         records = records_digest(self.recipe, self.run_dir)
         pinned = read_pin(self.folder).get("base", {}).get("reference", "")
-        self.base = resolve_base(self.recipe, self.task, self.run_dir, pinned, announce)
+        self.base = resolve_base(self.recipe, self.task, pinned, announce)
+        if isinstance(self.task, ChecksBase):
+            self.task.check_base(self.base, self.run_dir)
         pin = make_pin(self.settings, self.task, self.base, records, self.seed)
         if loop.steps_done(self.folder) or (self.adapter / adapters.CARD).exists():
             check_pin(self.folder, pin)

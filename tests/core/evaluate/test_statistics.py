@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -101,3 +102,11 @@ def test_without_a_general_set_nothing_is_promoted():
 
 def test_one_bad_general_set_among_several_is_enough_to_decline():
     assert decide(BETTER, {"a": UNSURE, "b": change(3, 4)}, UNSURE, 0.0, margin=2.0).verdict == "decline"
+
+
+def test_an_interval_over_few_sources_promotes_nothing():
+    few = dataclasses.replace(BETTER, sources=4)
+    decision = decide(few, {"telephone": UNSURE}, UNSURE, 0.0, margin=2.0)
+    assert decision.verdict == "hold"
+    assert "fails: B-WER over 4 sources: at least 5" in decision.reasons
+    assert decide(dataclasses.replace(BETTER, sources=5), {"a": UNSURE}, UNSURE, 0.0, margin=2.0).verdict == "promote"
