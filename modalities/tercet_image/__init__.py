@@ -10,7 +10,7 @@ modality = Modality(
     plan="tercet_image.plan:plan",
     generators={
         "renderer": "tercet_image.renderer:Renderer",
-        "diffusion": "tercet_image.diffusion:Diffusion",
+        "diffusion": "tercet_image.diffusion:DiffusionPictures",
         "examples": "tercet_image.examples:Examples",
     },
     gates={"blank": "tercet_image.gates:Blank"},

@@ -22,7 +22,7 @@ from tercet_image.pipelines import Painter, load_painter
 from tercet_image.recipe import ImageRecipe
 
 
-class Diffusion:
+class DiffusionPictures:
     """Loads a pipeline once and paints in passes of a fixed size; a black picture is left to the blank gate.
 
     Pixels may differ between machines, thread counts and versions of torch, whose sums run in another order.

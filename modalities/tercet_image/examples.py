@@ -1,4 +1,8 @@
-"""The user's own pictures: each manifest row with a file and a caption becomes a record beside the synthetic ones."""
+"""The user's own pictures: each manifest row with a file and a caption becomes a record beside the synthetic ones.
+
+A line of `manifest.jsonl`: `{"file": "shelf.jpg", "caption": "Two boxes on a shelf", "licence": "CC0-1.0",
+"questions": [{"question": "How many boxes?", "answer": "two"}]}`; questions and any further field may be left out.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +55,8 @@ class Examples:
         }
         own = {name: value for name, value in row.items() if name not in COLUMNS}
         parents = [f"example:{digest(item.spec['digest'], dict(row))}"]
-        return Made(payload, OWN_DATA, {"parents": parents, **({"fields": own} if own else {})})
+        parameters = {"parents": parents, "file": item.spec["file"], **({"fields": own} if own else {})}
+        return Made(payload, OWN_DATA, parameters)
 
     def _read(self, name: str, planned: str) -> bytes:
         if not name:

@@ -123,6 +123,7 @@ class Diffusion(Section):
 
     Nothing checks that such a picture shows its scene. So it comes without questions, and its lineage lists what is
     unverified; `keep_questions: true` adds the questions, whose answers are the scene's and perhaps not the picture's.
+    The scenes are those of the renderer, in the same order and the same splits.
     """
 
     pictures: int = Field(ge=0, le=100_000_000)
@@ -159,7 +160,7 @@ class ImageRecipe(Section):
     size: int = Field(128, ge=64, le=1024, multiple_of=8, description="pixels of a rendered picture's sides")
     scene: SceneAttributes = SceneAttributes()
     captions: tuple[Style, ...] = Field(("short", "dense"), min_length=1, description="caption styles, mixed evenly")
-    questions_per_picture: int = Field(3, ge=0, le=8)
+    questions_per_picture: int = Field(3, ge=0, le=8, description="of a rendered picture")
     test_fraction: float = Field(
         0.1, ge=0, le=0.5, description="share of pictures, and of colour-shape pairs, held out"
     )

@@ -23,7 +23,7 @@ from tercet.records import Candidate, Failure
 from tercet.store.shards import read_records
 from tercet.testing import check_modality
 from tercet_image.checks import checks
-from tercet_image.diffusion import Diffusion
+from tercet_image.diffusion import DiffusionPictures
 from tercet_image.gates import Blank
 from tercet_image.pipelines import load_painter
 from tercet_image.plan import plan
@@ -47,7 +47,7 @@ def items_of(section):
 
 
 def make(section, root):
-    return list(Diffusion(section, resources_in(root))(items_of(section)))
+    return list(DiffusionPictures(section, resources_in(root))(items_of(section)))
 
 
 def pixels(made):
@@ -58,7 +58,7 @@ def pixels(made):
 def painted(request, tiny_pipeline):
     # enough pictures and steps for the last bits to show: unfilled passes turn the first test red
     section = section_of(tiny_pipeline, batch=request.param, pictures=16, steps=4)
-    generator = Diffusion(section, resources_in(tiny_pipeline.parent))
+    generator = DiffusionPictures(section, resources_in(tiny_pipeline.parent))
     items = items_of(section)
     return generator, items, list(generator(items))
 
@@ -95,7 +95,7 @@ def test_every_pass_has_the_same_size(painted, batch):
     generator, items, _ = painted
     counting = Counting(generator.painter.pipeline)
     painter = dataclasses.replace(generator.painter, pipeline=counting, batch=batch)
-    assert len(list(Diffusion(generator.section, generator.resources, painter)(items[:6]))) == 6
+    assert len(list(DiffusionPictures(generator.section, generator.resources, painter)(items[:6]))) == 6
     assert set(counting.sizes) == {(batch, batch)}
 
 
@@ -189,7 +189,7 @@ def test_a_pipeline_that_fails_says_what_to_change(painted, message, said, retry
 
     failing = dataclasses.replace(generator.painter, pipeline=Failing(generator.painter.pipeline))
     with pytest.raises(BackendError, match=f"path:.*{message}.*{said}") as caught:
-        list(Diffusion(generator.section, generator.resources, failing)(items))
+        list(DiffusionPictures(generator.section, generator.resources, failing)(items))
     assert caught.value.retryable == retryable
 
 

@@ -90,6 +90,7 @@ def test_a_row_becomes_a_record_with_its_other_fields_in_the_lineage(folder):
     assert made.payload["questions"] == [{**asked[0], "attribute": ""}]
     assert json.loads(made.payload["scene"]) == {}
     assert decoded(made.payload["image"]).tobytes() == drawing().tobytes()
+    assert made.parameters["file"] == "photos/a.png"
     assert made.parameters["fields"] == {"licence": "CC0-1.0", "year": 2024}
     assert len(made.parameters["parents"]) == 1
     assert (made.model.reference, made.model.output_terms) == ("user:examples", "free")
