@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def test_the_realised_pace_is_measured_against_the_same_voice_at_its_own_pace(it
 
 
 def test_the_samples_do_not_depend_on_batch_order_or_what_was_said_before(items, made):
-    backwards = speak(items[::-1])[::-1]
+    elsewhere = [replace(item, index=item.index + 1000) for item in items]
+    backwards = speak(elsewhere[::-1])[::-1]
     alone = [speak([item])[0] for item in items[::4]]
     assert [fingerprint(one.payload) for one in backwards] == [fingerprint(one.payload) for one in made]
     assert [fingerprint(one.payload) for one in alone] == [fingerprint(one.payload) for one in made[::4]]
