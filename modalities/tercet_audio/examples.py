@@ -1,4 +1,8 @@
-"""The user's own recordings: each manifest row with a file and its text becomes a record beside the spoken ones."""
+"""The user's own recordings: each manifest row with a file and its text becomes a record beside the spoken ones.
+
+A line of `manifest.jsonl`: `{"file": "a.wav", "text": "Two tablets of warfarin.", "term": "warfarin", "speaker": "ann",
+"accent": "en-GB", "licence": "CC0-1.0"}`; only `file` and `text` are needed.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +76,8 @@ class Examples:
         }
         own = {name: value for name, value in row.items() if name not in COLUMNS}
         parents = [f"example:{digest(item.spec['digest'], dict(row))}"]
-        return Made(payload, OWN_DATA, {"parents": parents, **({"fields": own} if own else {})})
+        parameters = {"parents": parents, "file": item.spec["file"], **({"fields": own} if own else {})}
+        return Made(payload, OWN_DATA, parameters)
 
     def _read(self, name: str, planned: str) -> bytes:
         if not name:

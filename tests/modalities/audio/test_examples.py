@@ -50,6 +50,7 @@ def test_a_recording_keeps_who_spoke_and_the_manifests_other_fields(tmp_path):
     expected |= {"term": "warfarin", "phrase": ROW["text"], "realised_pace": None, "engine": "real"}
     assert {name: made.payload[name] for name in expected} == expected
     assert made.parameters["fields"] == {"licence": "CC0"}
+    assert made.parameters["file"] == "a.wav"
     assert made.parameters["parents"][0].startswith("example:")
     plain = take(tmp_path, "a.wav", {"text": "Hello."}).payload
     assert (plain["voice"], plain["accent"], plain["accent_verified"]) == ("real:unknown", "unknown", False)
@@ -94,8 +95,8 @@ def test_recordings_run_beside_a_bad_one_and_land_in_shards(tmp_path):
     (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (tmp_path / "own.yaml").write_text(
         "version: 1\nname: own\nsources: {examples: [{modality: audio, path: mine}]}\n"
-        "modalities: {audio: {general: {clips: 0, replay_clips: 0}, gates: {round_trip: null, silence: null, "
-        "character_rate: null}}}\n"
+        "modalities: {audio: {general: {clips: 0, replay_clips: 0}, gates: {duration: null, "
+        "silence: null, clipping: null, character_rate: null, round_trip: null}}}\n"
     )
     result = run_recipe(load_recipe(tmp_path / "own.yaml"), workers=0)
     texts = sorted(record.payload["text"] for record in read_records(result.run_dir, "audio", "train"))
