@@ -85,20 +85,23 @@ def answer_all(
     adapter: Path,
     given: Mapping[str, Example],
     kept: tuple[KeptAnswers, KeptAnswers],
-    watch: Callable[[str], OnUnits],
+    begin: Callable[[str], OnUnits],
 ) -> None:
-    """Let base and tuned answer what they haven't yet; `given` is by content digest, `kept` is base's and tuned's."""
+    """Let base and tuned answer what they haven't yet; `given` is by content digest, `kept` is base's and tuned's.
+
+    `begin` is called with who answers, before a model is loaded, and gives what is told of the progress.
+    """
     if isinstance(task, PredictsBoth):
         keys = [key for key in given if not any(key in one for one in kept)]
         if keys:
-            pairs = task.predict_both(base, adapter, [given[key] for key in keys], watch("base and tuned"))
+            pairs = task.predict_both(base, adapter, [given[key] for key in keys], begin("base and tuned"))
             for key, pair in zip(keys, pairs, strict=True):
                 for one, text in zip(kept, pair, strict=True):
                     one.keep(key, text)
     for who, one, used in zip(("base", "tuned"), kept, (None, adapter), strict=True):
         keys = [key for key in given if key not in one]
         if keys:
-            texts = task.predict(base, used, [given[key] for key in keys], watch(who))
+            texts = task.predict(base, used, [given[key] for key in keys], begin(who))
             for key, text in zip(keys, texts, strict=True):
                 one.keep(key, text)
 

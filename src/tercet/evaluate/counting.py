@@ -115,8 +115,10 @@ def _examples(heard: Sequence[Heard], metric: str) -> dict[str, list[Numbers]]:
 
     def pick(sign: int) -> list[Numbers]:
         changed = sorted((one for one in heard if sign * change(one) > 0), key=lambda one: -abs(change(one)))
-        first = list({one.example.source: one for one in reversed(changed)}.values())[::-1]
-        return [_shown(one) for one in first[:MOST_EXAMPLES]]
+        first: dict[str, Heard] = {}
+        for one in changed:
+            first.setdefault(one.example.source, one)
+        return [_shown(one) for one in list(first.values())[:MOST_EXAMPLES]]
 
     return {"fixed": pick(-1), "broken": pick(1)}
 

@@ -74,12 +74,11 @@ def evaluate_recipe(
             contestants = _rescaled(contestants, scale, stack)
         suites = _limited(task.suites(run_dir), recipe.sections.evaluate.limit)
         _check_roles(suites)
-        use_threads(threads)
         folder = run_dir / "evaluation"
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
-        heard = _hear(task, contestants, suites, folder, _watch(progress, stop.is_set))
+        heard = _hear(task, contestants, suites, folder, _beginning(threads, progress, stop.is_set))
         result = _judge(recipe, task, contestants, suites, heard)
         text = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         if adapter is None and scale is None:
@@ -126,8 +125,10 @@ def _check_roles(suites: Sequence[Suite]) -> None:
         )
 
 
-def _watch(progress: OnProgress, is_stopping: Callable[[], bool]) -> Callable[[str], OnUnits]:
-    def watch(who: str) -> OnUnits:
+def _beginning(threads: int | None, progress: OnProgress, is_stopping: Callable[[], bool]) -> Callable[[str], OnUnits]:
+    def begin(who: str) -> OnUnits:
+        use_threads(threads)  # only now: where every answer is kept, torch isn't even imported
+
         def on_units(done: int, total: int) -> None:
             progress(Progress(f"evaluate: {who}", done, total))
             if is_stopping():
@@ -135,11 +136,11 @@ def _watch(progress: OnProgress, is_stopping: Callable[[], bool]) -> Callable[[s
 
         return on_units
 
-    return watch
+    return begin
 
 
 def _hear(
-    task: Task, contestants: Contestants, suites: Sequence[Suite], folder: Path, watch: Callable[[str], OnUnits]
+    task: Task, contestants: Contestants, suites: Sequence[Suite], folder: Path, begin: Callable[[str], OnUnits]
 ) -> dict[str, list[Heard]]:
     """Let both models answer every suite, and count."""
     base = contestants.base
@@ -147,7 +148,7 @@ def _hear(
     keys = {suite.name: [content_digest(example.content) for example in suite.examples] for suite in suites}
     given = {key: one for suite in suites for key, one in zip(keys[suite.name], suite.examples, strict=True)}
     with KeptAnswers(folder / f"{names[0]}.jsonl") as first, KeptAnswers(folder / f"{names[1]}.jsonl") as second:
-        answer_all(task, base.path, contestants.adapter, given, (first, second), watch)
+        answer_all(task, base.path, contestants.adapter, given, (first, second), begin)
         return {
             suite.name: [
                 hear(task, one, first[key], second[key])
@@ -222,13 +223,12 @@ def try_recipe(
     task = find_task(recipe)
     contestants = find_contestants(recipe, task, run_dir, adapter, announce)
     examples = [task.read_input(text) for text in inputs]
-    use_threads(None)
-    base, watch = contestants.base.path, _watch(progress, lambda: False)
+    base, begin = contestants.base.path, _beginning(None, progress, lambda: False)
     if isinstance(task, PredictsBoth):
-        answers = list(task.predict_both(base, contestants.adapter, examples, watch("base and tuned")))
+        answers = list(task.predict_both(base, contestants.adapter, examples, begin("base and tuned")))
     else:
         models = (("base", None), ("tuned", contestants.adapter))
-        said = [list(task.predict(base, used, examples, watch(who))) for who, used in models]  # one after the other
+        said = [list(task.predict(base, used, examples, begin(who))) for who, used in models]  # one after the other
         answers = list(zip(*said, strict=True))
     return [
         {"input": text, "base": first, "tuned": second} for text, (first, second) in zip(inputs, answers, strict=True)

@@ -1,20 +1,24 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from tests.core.learner.world import copy_run, in_a_child, installed, make_run, write_recipe
+from tests.core.learner.world import PLUGIN, copy_run, in_a_child, installed, make_run, write_recipe
 
 import tercet
 from tercet.errors import CorruptError, ModelError, StoreError, UsageError
 from tercet.evaluate.answers import content_digest
+from tercet.evaluate.counting import Heard, Judge, suite_numbers
 from tercet.evaluate.run import evaluate_recipe, try_recipe
 from tercet.pipeline.run import Interrupted, default_run_dir
 from tercet.recipe import load_recipe
 from tercet.report import write_report
 from tercet.report.proof import read_proof
 from tercet.train.run import train_recipe
+from tercet.train.task import Example, Measured, Suite, find_task
 
 TRAIN = "task: naming, base: 'path:./base', steps: 30, micro_batch: 8, learning_rate: 0.5, adapter: {rank: 4}"
 
@@ -241,3 +245,28 @@ def test_contents_are_named_by_all_they_hold():
     assert len({content_digest(one) for one in contents}) == len(contents)
     assert content_digest(array) == content_digest(array.copy()[::1])
     assert content_digest({"a": 1, "b": 2}) == content_digest({"b": 2, "a": 1})
+
+
+def test_what_was_broken_stands_worst_first_and_one_per_source(recipe):
+    def one(name, source, base, tuned):
+        counts = [Measured({"wer": (errors, 9.0)}) for errors in (base, tuned)]
+        return Heard(Example(name, source, "said", 0), "heard", "heard", *counts)
+
+    rows = [("a", "s1", 0, 1), ("b", "s2", 0, 2), ("c", "s1", 0, 4), ("d", "s3", 5, 5), ("e", "s4", 3, 0)]
+    heard = [one(*row) for row in rows]
+    task = find_task(recipe)
+    shown = suite_numbers(task, Suite("any", "general", "any", []), heard, Judge(200, 0.95))["examples"]
+    assert [example["id"] for example in shown["broken"]] == ["c", "b"]
+    assert [example["id"] for example in shown["fixed"]] == ["e"]
+
+
+def test_where_every_answer_is_kept_torch_is_not_even_imported(recipe):
+    evaluate(recipe)
+    code = (
+        "import sys; from tercet.cli.app import run_command; code = run_command(sys.argv[1:]);"
+        "sys.exit(9 if 'torch' in sys.modules else code)"
+    )
+    arguments = [sys.executable, "-c", code, "eval", str(recipe.path)]
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "decision: promote" in done.stdout) == (0, True), done.stderr

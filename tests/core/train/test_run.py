@@ -111,6 +111,7 @@ def test_a_damaged_adapter_is_written_again_from_the_checkpoint(recipe):
     first = train_recipe(recipe, threads=1)
     (first.adapter / adapters.WEIGHTS).write_bytes(b"rot")
     assert train_recipe(recipe, threads=1).digest == first.digest
+    adapters.check(first.adapter, adapters.read_card(first.adapter)["base_digest"])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_without_a_run_the_message_names_the_command(made, tmp_path):
 
 
 def test_records_of_a_changed_recipe_and_damaged_shards_are_refused(recipe):
-    shard = next(default_run_dir(recipe).glob("shards/learner/train/*.parquet"))
+    shard = next(default_run_dir(recipe).glob("shards/learner/test/*.parquet"))  # training itself wouldn't read it
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + b"x")
     with pytest.raises(CorruptError, match=shard.name):
