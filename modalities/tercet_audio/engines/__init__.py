@@ -12,6 +12,7 @@ ENGINES: dict[str, Named] = {
     "pico": "tercet_audio.engines.pico:PicoEngine",
     "espeak": "tercet_audio.engines.espeak:EspeakEngine",
     "flite": "tercet_audio.engines.flite:FliteEngine",
+    "coqui": "tercet_audio.engines.coqui:CoquiEngine",
 }
 
 

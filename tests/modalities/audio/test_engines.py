@@ -10,6 +10,7 @@ from tercet.errors import UsageError
 from tercet_audio.engines import ENGINES, engine, find_voice, ready_engine
 
 TEXT = "Please take two tablets of metformin every evening."
+WITH_VOICES = sorted(ENGINES.keys() - {"coqui"})  # which speaks with a model of the user's: test_coqui
 PROGRAM = """
 import hashlib, sys
 from tercet_audio.engines import ready_engine
@@ -19,7 +20,7 @@ print(hashlib.sha256(speech.samples.tobytes()).hexdigest())
 """
 
 
-@pytest.mark.parametrize("name", sorted(ENGINES))
+@pytest.mark.parametrize("name", WITH_VOICES)
 def test_the_same_request_gives_the_same_samples_in_this_process_and_another(name):
     made = ready_engine(name)
     voice = made.voices()[0].name
@@ -31,7 +32,7 @@ def test_the_same_request_gives_the_same_samples_in_this_process_and_another(nam
     assert other == hashlib.sha256(first.samples.tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize("name", sorted(ENGINES))
+@pytest.mark.parametrize("name", WITH_VOICES)
 def test_every_voice_speaks_and_a_faster_pace_takes_less_time(name):
     made = ready_engine(name)
     for voice in made.voices():
