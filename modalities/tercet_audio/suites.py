@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import soundfile
@@ -24,20 +25,27 @@ SUITES = (  # split, role, title
     ("held_out_phrases", "primary", "trained terms in sentences never trained on"),
     ("held_out_engine", "other", "trained terms, new sentences, by a speech engine never trained on"),
     ("held_out_terms", "other", "terms never trained on"),
-    ("general", "general", "general sentences by a voice never trained on"),
 )
+GENERAL = "ordinary sentences by a voice never trained on, and a person reading"
 SLICES = ("accent", "pace", "voice")
+PERSON = {"voice": "a person"}
 
 
 def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
-    """Read the run's held-out splits, recorded human speech, and the folder that `evaluate.general` names."""
+    """Read the run's held-out splits, general speech, and the folder that `evaluate.general` names.
+
+    The recording that a wheel carries is 17 sentences: too few to bound a change by themselves, so they stand in one
+    set with the spoken ones, and in a slice of their own.
+    """
     suites = []
     for split, role, title in SUITES:
-        examples = list(made_examples(read_records(run_dir, "audio", split)))
-        if examples:
+        if examples := list(made_examples(read_records(run_dir, "audio", split))):
             suites.append(Suite(split, role, title, examples))
+    general = list(made_examples(read_records(run_dir, "audio", "general")))
     if recipe.sections.language.startswith("en"):
-        suites.append(Suite("human", "general", "a person reading Dickens (17 sentences)", list(human_examples())))
+        general += human_examples()
+    if general:
+        suites.append(Suite("general", "general", GENERAL, general))
     if recipe.sections.evaluate.general:
         folder = recipe.root / recipe.sections.evaluate.general
         suites.append(Suite(folder.name, "general", "your general speech", list(folder_examples(folder))))
@@ -54,16 +62,16 @@ def made_examples(records: Iterable[Record]) -> Iterator[Example]:
 
 def human_examples() -> Iterator[Example]:
     """Read the recording that a wheel carries, cut into its sentences."""
-    return folder_examples(resolve(HUMAN).path)
+    return folder_examples(resolve(HUMAN).path, PERSON)
 
 
-def folder_examples(folder: Path) -> Iterator[Example]:
+def folder_examples(folder: Path, slices: Mapping[str, str] = MappingProxyType({})) -> Iterator[Example]:
     """Read a folder of recordings with a manifest of `file` and `text`."""
     for row in read_examples(folder):
         text = str(row.fields.get("text") or "").strip()
         if not text:
             raise SourceError(f"{row.file}: no `text` in the manifest; write what is said in it")
-        yield Example(row.file_digest, text, text, read_clip_file(Path(row.file)))
+        yield Example(row.file_digest, text, text, read_clip_file(Path(row.file)), slices)
 
 
 def read_clip_file(path: Path) -> Clip:

@@ -78,8 +78,8 @@ def test_a_folder_of_recordings_becomes_a_general_suite(recipe, tmp_path, monkey
     sections = recipe.sections.model_copy(update={"evaluate": evaluate})
     monkeypatch.setattr(recipe, "sections", sections)
     suites = {suite.name: suite for suite in read_suites(recipe, tmp_path)}
-    assert list(suites) == ["human", "calls"]
-    assert len(suites["human"].examples) == 17
+    assert list(suites) == ["general", "calls"]
+    assert [example.slices["voice"] for example in suites["general"].examples] == ["a person"] * 17
     assert suites["calls"].role == "general"
     (example,) = suites["calls"].examples
     assert (example.reference, len(example.content)) == ("hello there", 16_000)
