@@ -57,7 +57,9 @@ class Speech:
             "realised_pace": round(realised, 4),
             "seconds": round(len(clip) / RATE, 4),
         }
-        return Made(payload, use, {"seed": seed})
+        settings = self.settings.get(voice.engine)
+        # kept: a gate that measures this voice must construct the same engine
+        return Made(payload, use, {"seed": seed} | ({"engine_settings": dict(settings)} if settings else {}))
 
     def _speak(self, engine: SpeechEngine, text: str, voice: Voice, pace: float, seed: int) -> Clip:
         said = engine.speak(text, voice.name, pace, seed)
