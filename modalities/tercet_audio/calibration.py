@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,12 +25,13 @@ from tercet_audio.engines.base import Settings
 from tercet_audio.gates.masked import compare
 from tercet_audio.metrics import normaliser
 from tercet_audio.sentences import calibration_sentences
-from tercet_audio.transcribe import Clip, Transcriber
+from tercet_audio.transcribe import Clip
 
 TABLE = "calibration.json"
 SEED = 1  # of engines that draw noise
 ROUNDED = 4  # decimals of a committed figure
 
+Listener = Callable[[Sequence[Clip]], list[str]]  # a Transcriber
 Key = tuple[str, str, str]  # (digest of what speaks, voice, digest of the judge)
 
 
@@ -62,7 +63,7 @@ class Calibration:
         num_sentences: how many a voice without a figure reads; with 0 it isn't measured and has none.
     """
 
-    def __init__(self, judge: ResolvedModel, listener: Transcriber, num_sentences: int) -> None:
+    def __init__(self, judge: ResolvedModel, listener: Listener, num_sentences: int) -> None:
         self.judge, self.listener, self.num_sentences = judge, listener, num_sentences
         self._known: dict[str, Figure | None] = {}
 
@@ -96,9 +97,8 @@ def measure(
     voice: str,
     settings: Settings,
     judge: ResolvedModel,
-    listener: Transcriber,
+    listener: Listener,
     num_sentences: int,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Figure:
     """Let a voice read ordinary sentences at pace 1.0, and count the words that the judge gets wrong."""
     engine = ready_engine(voice.partition(":")[0], settings)
@@ -109,7 +109,7 @@ def measure(
     for sentence in sentences:
         said = engine.speak(sentence, name, 1.0, SEED)
         clips.append(finish(said.samples, said.rate))
-    heard = listener(clips, progress)
+    heard = listener(clips)
     rates = [compare(text, "", words, normalise).wer for text, words in zip(sentences, heard, strict=True)]
     return figure_of(voice, engine.use(), judge, rates)
 

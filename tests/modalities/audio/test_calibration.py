@@ -16,6 +16,13 @@ JUDGE = ResolvedModel("pkg:judge", Path(), "j" * 32, "MIT", "free", "")
 VOICE = "pico:en-US"
 
 
+def find(listener, num_sentences=4, judge=JUDGE):
+    """Ask a worker's calibration for the voice's figure."""
+    figure = Calibration(judge, listener, num_sentences)(VOICE)
+    assert figure
+    return figure
+
+
 class Listener:
     """Hears the calibration sentences word for word, but for one word in `wrong` of them."""
 
@@ -23,7 +30,7 @@ class Listener:
         self.wrong = wrong
         self.num_heard = 0
 
-    def __call__(self, clips, _progress=None):
+    def __call__(self, clips):
         self.num_heard += len(clips)
         sentences = calibration_sentences(len(clips))
         return [f"{text} yes" if at < self.wrong else text for at, text in enumerate(sentences)]
@@ -60,9 +67,9 @@ def test_a_voice_without_a_figure_is_measured_once_for_all_workers():
 def test_another_judge_or_number_of_sentences_is_another_figure():
     first, second, third = Listener(), Listener(), Listener()
     other = ResolvedModel("pkg:other", Path(), "o" * 32, "MIT", "free", "")
-    Calibration(JUDGE, first, 4)(VOICE)
-    assert Calibration(other, second, 4)(VOICE).judge == "pkg:other"
-    assert Calibration(JUDGE, third, 3)(VOICE).num_sentences == 3
+    find(first)
+    assert find(second, judge=other).judge == "pkg:other"
+    assert find(third, 3).num_sentences == 3
     assert (second.num_heard, third.num_heard) == (4, 3)
 
 
@@ -71,8 +78,8 @@ def test_a_failed_measurement_leaves_nothing_behind(cache):
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        Calibration(JUDGE, broken, 4)(VOICE)
-    assert Calibration(JUDGE, Listener(), 4)(VOICE).median_wer == 0
+        find(broken)
+    assert find(Listener()).median_wer == 0
 
 
 def test_a_figure_of_the_table_is_taken_unless_the_engine_has_changed(monkeypatch):
