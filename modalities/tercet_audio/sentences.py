@@ -34,7 +34,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "food": ("bread", "cheese", "soup", "rice", "apples", "potatoes", "pancakes", "tomatoes", "noodles", "onions",
              "chocolate", "carrots"),
     "animal": ("dog", "cat", "horse", "rabbit", "goat", "parrot", "donkey", "sheep", "duck", "squirrel"),
-    "colour": ("red", "blue", "green", "yellow", "grey", "brown", "white", "black", "purple", "orange"),
+    "colour": ("red", "blue", "green", "yellow", "grey", "brown", "white", "black", "purple", "pink"),
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "month": ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
               "November", "December"),

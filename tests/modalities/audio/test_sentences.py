@@ -80,6 +80,12 @@ def test_sentences_are_whole_and_free_of_digits_terms_and_the_domain():
             assert not set(words(sentence)) & (DOMAIN | terms)
 
 
+@pytest.mark.parametrize("family", ["general", "replay"])
+def test_no_article_stands_before_the_wrong_sound(family):
+    wrong = re.compile(r"\ba [aeiou]\w*|\ban [^aeiou]\w*", re.IGNORECASE)
+    assert not {found.group() for sentence in everything(family) if (found := wrong.search(sentence))}
+
+
 def test_every_slot_holds_distinct_words():
     for name, choices in SLOTS.items():
         assert len(set(choices)) == len(choices) >= 7, name
