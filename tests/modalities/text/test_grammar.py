@@ -133,7 +133,7 @@ from tercet_text.recipe import TextRecipe
 
 section = TextRecipe(dialogs=40)
 documents = (Document("a.md", "# A\\n\\nIbuprofen is taken with food, at most three times a day."),)
-planned = plan(section, Planning(3, "en", (Term("ibuprofen"), Term("zinc"), Term("folic acid")), documents))
+planned = plan(section, Planning(3, "en", (Term("ibuprofen"), Term("zinc"), Term("folic acid")), documents=documents))
 order = range(40) if sys.argv[1] == "forward" else reversed(range(40))
 items = [planned.item(index) for index in order]
 made = GrammarDialogs(section, Resources(3, "en", 1, NoAnswers()))(items)

@@ -151,7 +151,7 @@ def test_a_changed_document_changes_the_items_that_quote_it_and_no_other(
     ids=["nothing", "documents alone", "one term"],
 )
 def test_a_plan_needs_no_term_list(terms: Sequence[Term], documents: Sequence[Document], expected: str) -> None:
-    items = items_of(plan(TextRecipe(dialogs=40), Planning(1, "en", terms, documents)))
+    items = items_of(plan(TextRecipe(dialogs=40), Planning(1, "en", terms, documents=documents)))
     assert expected in {item.spec["term"] for item in items}
     if len(terms) == 1:
         assert not {"correction", "topic_switch", "ambiguous_term"} & {item.spec["edge_case"] for item in items}
