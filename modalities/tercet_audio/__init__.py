@@ -16,6 +16,8 @@ modality = Modality(
         "character_rate": "tercet_audio.gates.signal:CharacterRate",
         "round_trip": "tercet_audio.gates.round_trip:RoundTrip",
     },
+    tasks={"speech-to-text": "tercet_audio.task:SpeechToText"},
+    metrics={"wer": "tercet_audio.metrics:word_errors"},
     show="tercet_audio.show:show",
     checks="tercet_audio.checks:checks",
     commands={"voices": "tercet_audio.voices:voices", "calibrate": "tercet_audio.calibrate:calibrate"},

@@ -21,6 +21,7 @@ from tercet.yaml_lines import Located, read_yaml
 
 RECIPE_VERSION = 1
 LATER_KEYS = ("budget", "train", "evaluate", "export")  # may change without changing a record
+LATER_MODALITY_KEYS = ("training",)  # the same, in a modality's own section
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
@@ -134,12 +135,25 @@ class Recipe:
     @property
     def data_content(self) -> dict[str, Any]:
         """The part of the recipe that decides what the records are; training, evaluation and budget don't."""
-        return {key: value for key, value in self.data.items() if key not in LATER_KEYS}
+        kept = {key: value for key, value in self.data.items() if key not in LATER_KEYS}
+        modalities = {
+            name: {key: value for key, value in (section or {}).items() if key not in LATER_MODALITY_KEYS}
+            for name, section in (kept.get("modalities") or {}).items()
+        }
+        return {**kept, "modalities": modalities} if modalities else kept
 
     @property
     def digest(self) -> str:
         """Digest of the part that decides the records; comments and layout don't count."""
         return digest(self.data_content)
+
+    def replaced(self, **sections: Any) -> Recipe:
+        """Give the recipe with other top-level sections; relative paths still start at its folder.
+
+        A value is checked as the recipe's own text would be: data for a nested section, or a plain value.
+        """
+        data = {**self.data, **sections}
+        return Recipe(type(self.sections).model_validate(data), data, self.path)
 
     def modality_sections(self) -> Iterator[tuple[str, Any]]:
         """Yield (name, section) for each modality the recipe fills, in alphabetical order."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tercet.cli.output import Json, emit, note, show
+from tercet.cli.output import General, Json, emit, note, show, with_general
 from tercet.cli.watching import Watching
 from tercet.errors import UsageError
 
@@ -19,29 +20,49 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="How many, from the recipe's own on.")] = 3,
     recipe: Annotated[Path, typer.Option("--recipe", help="The recipe.")] = Path("recipes/pharmacy.yaml"),
     out: Annotated[Path | None, typer.Option("--out", help="[default: runs/<name>-seeds beside the recipe]")] = None,
+    general: General = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every seed again, from its data on.")] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the whole loop over several seeds; goes on by itself where it was stopped."""
     if name not in BENCHMARKS:
         raise UsageError(f"no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-    BENCHMARKS[name](seeds, recipe, out, fresh, as_json)
+    BENCHMARKS[name](Asked(seeds, recipe, out, general, fresh), as_json)
 
 
-def demo(seeds: int, recipe: Path, out: Path | None, fresh: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a benchmark."""
+
+    seeds: int
+    recipe: Path
+    out: Path | None
+    general: Path | None
+    fresh: bool
+
+    @property
+    def command(self) -> str:
+        """Spell the command, as the table names it."""
+        general = ["--general", str(self.general)] if self.general else []
+        parts = ["tercet", "bench", "demo", "--seeds", str(self.seeds), "--recipe", str(self.recipe), *general]
+        return shlex.join(parts)
+
+
+def demo(asked: Asked, as_json: bool) -> None:
     """Run, train and evaluate under each seed, and lay the results side by side."""
     from tercet.evaluate.seeds import run_seeds, table
     from tercet.recipe import load_recipe
 
-    loaded = load_recipe(recipe)
-    folder = out or loaded.root / "runs" / f"{loaded.name}-seeds"
-    command = shlex.join(["tercet", "bench", "demo", "--seeds", str(seeds), "--recipe", str(recipe)])
+    loaded = with_general(load_recipe(asked.recipe), asked.general)
+    folder = asked.out or loaded.root / "runs" / f"{loaded.name}-seeds"
     with Watching() as watch:
-        result = run_seeds(loaded, seeds, folder, fresh=fresh, command=command, progress=watch, announce=note)
+        result = run_seeds(
+            loaded, asked.seeds, folder, fresh=asked.fresh, command=asked.command, progress=watch, announce=note
+        )
     if as_json:
         emit(result)
     else:
         show(table(result), "", f"written: {folder / 'seeds.json'}, {folder / 'seeds.md'}")
 
 
-BENCHMARKS: dict[str, Callable[[int, Path, Path | None, bool, bool], Any]] = {"demo": demo}
+BENCHMARKS: dict[str, Callable[[Asked, bool], Any]] = {"demo": demo}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tercet.cli.output import Json, Out, RecipePath, emit, note, show, table
+from tercet.cli.output import General, Json, Out, RecipePath, emit, note, show, table, with_general
 from tercet.cli.watching import Watching
 
 NUMBERS = ("base", "tuned", "change", "interval", "items", "sources", "detects")
@@ -19,6 +19,7 @@ def command(
     recipe: RecipePath,
     out: Out = None,
     adapter: AdapterPath = None,
+    general: General = None,
     scale: Annotated[float | None, typer.Option(min=0, help="Judge the adapter at this scale; 1: as trained.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Decode again what was decoded before.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch. [default: OMP_NUM_THREADS, or cores]")] = None,
@@ -31,7 +32,7 @@ def command(
     from tercet.evaluate.run import evaluate_recipe
     from tercet.recipe import load_recipe
 
-    loaded = load_recipe(recipe)
+    loaded = with_general(load_recipe(recipe), general)
     with Watching() as watch:
         result = evaluate_recipe(
             loaded, out, adapter=adapter, scale=scale, fresh=fresh, threads=threads, progress=watch, announce=note

@@ -13,10 +13,23 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tercet.recipe import Recipe
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or the recipe it came from.")]
+General = Annotated[
+    Path | None,
+    typer.Option("--general", help="A folder of general examples, instead of the recipe's evaluate.general."),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="The run directory. [default: runs/<name> beside the recipe]")]
+
+
+def with_general(recipe: Recipe, general: Path | None) -> Recipe:
+    """Give the recipe with the folder that `--general` names; its path starts where the command runs."""
+    if general is None:
+        return recipe
+    return recipe.replaced(evaluate={**(recipe.data.get("evaluate") or {}), "general": str(general.resolve())})
 
 
 def emit(data: Mapping[str, Any]) -> None:

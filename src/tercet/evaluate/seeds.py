@@ -17,6 +17,7 @@ from tercet.randomness import digest
 from tercet.recipe import Recipe
 from tercet.store.durable import make_folder
 from tercet.train.run import EVALUATION, train_recipe
+from tercet.train.task import modality_of_task
 
 FINISHED = "finished.json"
 VERSION = 1
@@ -35,6 +36,8 @@ def run_seeds(
 ) -> dict[str, Any]:
     """Run, train and evaluate `recipe` under `count` seeds from its own on, each in `out/seed-<n>`.
 
+    Only the modality that brings the training task is made: the others change nothing in the result.
+
     Returns what `out/seeds.json` then holds; `out/seeds.md` holds it as a table. An interrupted call goes on where it
     was; `fresh` makes every seed again. Raises what the three steps raise.
     """
@@ -42,7 +45,8 @@ def run_seeds(
     evaluations = {}
     for seed in range(first, first + count):
         announce(f"seed {seed}")
-        evaluations[str(seed)] = _one(_with_seed(recipe, seed), out / f"seed-{seed}", fresh, progress, announce)
+        seeded = recipe.replaced(seed=seed, modalities=_trained_alone(recipe))
+        evaluations[str(seed)] = _one(seeded, out / f"seed-{seed}", fresh, progress, announce)
     result = {
         "version": VERSION,
         "command": command,
@@ -76,9 +80,10 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """Give the recipe with another seed; relative paths still start at its folder."""
-    return Recipe(recipe.sections.model_copy(update={"seed": seed}), {**recipe.data, "seed": seed}, recipe.path)
+def _trained_alone(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe's `modalities` with that one alone whose records are trained on."""
+    name = modality_of_task(recipe)
+    return {name: recipe.data["modalities"][name]}
 
 
 def _one(

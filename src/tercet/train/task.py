@@ -142,14 +142,21 @@ def find_task(recipe: Recipe) -> Task:
     Raises:
         RecipeError: the recipe has no `train`, or no installed modality brings the task.
     """
+    modality = registry.modality(modality_of_task(recipe))
+    task: Task = registry.load(modality.tasks[recipe.sections.train.task], modality.extra)(recipe)
+    return task
+
+
+def modality_of_task(recipe: Recipe) -> str:
+    """Name the modality that brings the recipe's training task.
+
+    Raises:
+        RecipeError: the recipe has no `train`, or no installed modality brings the task.
+    """
     train = recipe.sections.train
     if train is None:
         raise RecipeError(f"{recipe.path}: no `train` section; add one, e.g. train: {{task: speech-to-text}}")
-    known: dict[str, tuple[str, str]] = {}
-    for modality in registry.modalities().values():
-        known |= {name: (code, modality.extra) for name, code in modality.tasks.items()}
+    known = {task: modality.name for modality in registry.modalities().values() for task in modality.tasks}
     if train.task not in known:
         raise RecipeError(f"{recipe.path}: train.task: {train.task!r} is not one of {', '.join(sorted(known))}")
-    code, extra = known[train.task]
-    task: Task = registry.load(code, extra)(recipe)
-    return task
+    return known[train.task]

@@ -117,3 +117,28 @@ def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
     assert [pair[0] for pair in both] == alone == ["Close the window please.", "I lost my green umbrella."]
     assert [pair[1] for pair in both] == tuned != alone
     assert quiet.seen == [(2, 2)]
+
+
+def test_how_clips_are_trained_on_changes_no_record_and_a_benchmark_makes_clips_alone(recipe, tmp_path):
+    from tercet.evaluate.seeds import _trained_alone
+
+    text = RECIPE.replace("clips: 3}", "clips: 3, training: {variants: 2}}\n  image: {pictures: 2}")
+    (tmp_path / "other.yaml").write_text(text)
+    other = load_recipe(tmp_path / "other.yaml")
+    assert _trained_alone(other) == {"audio": {"clips": 3, "training": {"variants": 2}}}
+    alone = other.replaced(modalities=_trained_alone(other))
+    assert [name for name, section in alone.modality_sections() if section] == ["audio"]
+    assert alone.digest == recipe.digest
+    assert alone.replaced(seed=5).digest != recipe.digest
+    assert SpeechToText(alone).settings != SpeechToText(recipe).settings  # the training's own pin sees it
+
+
+def test_general_speech_named_on_the_command_line_takes_the_place_of_the_recipes(recipe, tmp_path, monkeypatch):
+    from tercet.cli.output import with_general
+
+    monkeypatch.chdir(tmp_path)
+    assert with_general(recipe, None) is recipe
+    changed = with_general(recipe.replaced(evaluate={"margin": 1.5, "general": "mine"}), Path("calls"))
+    assert changed.sections.evaluate.general == str(tmp_path / "calls")
+    assert changed.sections.evaluate.margin == 1.5
+    assert changed.digest == recipe.digest
