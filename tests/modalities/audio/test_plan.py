@@ -73,7 +73,7 @@ def test_every_voice_and_pace_gets_its_share_of_any_stretch():
     expected = {part.voice.id: part.share for part in cast(AudioRecipe(clips=1)).trained}
     for stretch in (train[:320], train[100:420], train[320:]):
         cells = Counter((item.spec["voice"], item.spec["pace"]) for item in stretch)
-        assert len(cells) == 2 * 3 + 8 * 3
+        assert len(cells) == 2 * 3 + 5 * 3
         for (voice, _), count in cells.items():
             assert abs(count - expected[voice] * 320) <= 3
 
