@@ -1,6 +1,7 @@
-"""Make one voice sound like many: pitch and formants, tone, telephone band, noise. For training alone, after the gates.
+"""Make one voice sound like many: pitch and formants, room, tone, telephone band, noise.
 
-Clips are mono float32 at 16 kHz; every function is deterministic in its `random.Random`.
+For training alone, after the gates. Clips are mono float32 at 16 kHz; every function is deterministic in its
+`random.Random`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def augment(clip: Clip, settings: SpeechTraining, draw: random.Random) -> Clip:
     """Change a clip as another speaker, room or line would."""
     slowest, fastest = settings.speeds
     changed = shift_speed(clip, draw.uniform(slowest, fastest))
+    if settings.room_fraction:
+        changed = maybe_in_a_room(changed, settings.room_fraction, draw)
     which = draw.random()
     if which < settings.telephone_fraction:
         changed = telephone(changed)
@@ -32,6 +35,14 @@ def augment(clip: Clip, settings: SpeechTraining, draw: random.Random) -> Clip:
     if draw.random() < settings.noise_fraction:
         changed = add_noise(changed, draw.uniform(10, 35), draw.randrange(2**31))
     return (changed * draw.uniform(0.4, 1.4)).clip(-1, 1).astype(np.float32)
+
+
+def maybe_in_a_room(clip: Clip, fraction: float, draw: random.Random) -> Clip:
+    """Put a share of clips into a room; `draw` stays where it is, so that a room changes nothing else of a clip."""
+    from tercet_audio.room import in_a_room  # it builds on this module
+
+    own = random.Random(repr(draw.getstate()))
+    return in_a_room(clip, own) if own.random() < fraction else clip
 
 
 def shift_speed(clip: Clip, factor: float) -> Clip:

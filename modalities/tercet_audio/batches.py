@@ -11,6 +11,7 @@ from tercet.errors import NothingSurvived
 from tercet.records import Record
 from tercet.train.task import OnUnits
 from tercet_audio.augment import RATE, Clip
+from tercet_audio.masking import mask, require_torchaudio
 from tercet_audio.training import SpeechTraining
 from tercet_audio.windows import Window, pack, read_spoken
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_LABELS = 448  # Whisper's decoder positions
 IGNORED = -100
+HOP = RATE // 100  # Whisper's features come every 10 ms
 ENCODED_AT_ONCE = 4
 MAX_CACHED_GIB = 3.0  # a window of Whisper tiny takes 2.3 MB, one of large-v3 7.7 MB
 START, NO_TIMESTAMPS, TRANSCRIBE = "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>"
@@ -45,6 +47,9 @@ def prepare(
     own = [window for window in pack(spoken, training, seed) if tokens.fits(window.text)]
     general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
     batches = WindowBatches(own, general, listen, micro_batch, training.replay_batch, seed)
+    if training.spec_augment:
+        require_torchaudio()
+        batches.is_masked = True
     if listen.is_frozen and (len(own) + len(general)) * listen.window_gib <= MAX_CACHED_GIB:
         batches.encode(on_units)
     return batches
@@ -78,19 +83,24 @@ class Listener:
         config = self.model.config
         return float(config.max_source_positions * config.d_model * 4 / 2**30)
 
-    def features(self, clips: Sequence[Clip]) -> torch.Tensor:
-        """Give log-mel features [N, mels, 3000]."""
+    def features(self, clips: Sequence[Clip], mask_seeds: Sequence[int] = ()) -> torch.Tensor:
+        """Give log-mel features [N, mels, 3000], masked by a seed per clip where there are seeds."""
+        import torch
+
         from tercet_audio.transcribe import log_mel
 
         found: torch.Tensor = log_mel(self.processor, clips).to(self.model.device)
-        return found
+        if not mask_seeds:
+            return found
+        rows = zip(found, clips, mask_seeds, strict=True)
+        return torch.stack([mask(features, len(clip) // HOP, seed) for features, clip, seed in rows])
 
-    def encode(self, clips: Sequence[Clip]) -> torch.Tensor:
+    def encode(self, clips: Sequence[Clip], mask_seeds: Sequence[int] = ()) -> torch.Tensor:
         """Give encoder outputs [N, 1500, D], without gradients."""
         import torch
 
         with torch.no_grad():
-            encoded: torch.Tensor = self.model.get_encoder()(self.features(clips)).last_hidden_state
+            encoded: torch.Tensor = self.model.get_encoder()(self.features(clips, mask_seeds)).last_hidden_state
         return encoded
 
 
@@ -109,6 +119,7 @@ class WindowBatches:
         self.windows, self.replay = windows, replay
         self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
         self.micro_batch, self.replay_batch = micro_batch, replay_batch if replay else 0
+        self.is_masked = False  # SpecAugment on `windows`; replay stays whole, for the base answers it too
         self.encoded: list[torch.Tensor] = []
         self.replay_encoded: list[torch.Tensor] = []
 
@@ -117,8 +128,15 @@ class WindowBatches:
         total = len(self.windows) + len(self.replay)
         for windows, kept in ((self.windows, self.encoded), (self.replay, self.replay_encoded)):
             for start in range(0, len(windows), ENCODED_AT_ONCE):
-                kept.extend(self.listen.encode([one.samples for one in windows[start : start + ENCODED_AT_ONCE]]))
+                some = range(start, min(start + ENCODED_AT_ONCE, len(windows)))
+                kept.extend(self.listen.encode([windows[at].samples for at in some], self._mask_seeds(windows, some)))
                 on_units(len(self.encoded) + len(self.replay_encoded), total)
+
+    def _mask_seeds(self, windows: Sequence[Window], chosen: Iterable[int]) -> list[int]:
+        """Give each chosen window's seed: the same masks whether its encoder output is kept or made each time."""
+        if not self.is_masked or windows is self.replay:
+            return []
+        return [random.Random(f"{self.seed}/mask/{at}").getrandbits(62) for at in chosen]
 
     def batch(self, step: int, micro: int) -> dict[str, Any]:
         """Give the windows of one micro-batch and its share of replay."""
@@ -150,7 +168,8 @@ class WindowBatches:
         if encoded:
             gathered["encoded"] = torch.stack([encoded[at] for at in chosen])
         else:
-            gathered["features"] = self.listen.features([windows[at].samples for at in chosen])
+            seeds = self._mask_seeds(windows, chosen)
+            gathered["features"] = self.listen.features([windows[at].samples for at in chosen], seeds)
         return gathered
 
     def describe(self) -> dict[str, Any]:

@@ -20,5 +20,10 @@ class SpeechTraining(Section):
     telephone_fraction: Share = Field(0.25, description="share of clips passed through a telephone line")
     tone_fraction: Share = Field(0.25, description="share of clips with a changed tone")
     noise_fraction: Share = Field(0.6, description="share of clips with white noise at 10-35 dB")
+    room_fraction: Share = Field(0.0, description="share of clips heard in a synthetic room, RT60 0.15-0.6 s")
+    spec_augment: bool = Field(
+        default=False,
+        description="mask bands and moments of the clips' log-mel windows (SpecAugment); needs torchaudio",
+    )
     distil: float = Field(1.0, ge=0, description="weight of staying close to the base's own answers on general speech")
     replay_batch: int = Field(2, ge=0, description="windows of general speech beside each micro-batch; 0 is no replay")

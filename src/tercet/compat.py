@@ -34,6 +34,17 @@ def prepare_torchaudio() -> bool:
     return True
 
 
+@functools.cache
+def find_torchaudio() -> Any | None:
+    """Return `torchaudio.functional`, or None where torchaudio is absent or belongs to another torch."""
+    prepare_torchaudio()
+    try:
+        from torchaudio import functional
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return functional
+
+
 def _loads(libraries: list[Path]) -> bool:
     """Try to load the libraries as torchaudio would: after torch, whose symbols they use."""
     import torch  # noqa: F401 - brings libtorch into the process

@@ -88,8 +88,8 @@ def _devices(torch: object) -> str:
 def _check_torchaudio(cuda_version: str | None) -> Check:
     found = importlib.util.find_spec("torchaudio")
     if found is None or found.origin is None:
-        return Check("torchaudio", False, "not installed: only Coqui TTS needs it", "pip install 'tercet[coqui]'",
-                     required=False)  # fmt: skip
+        return Check("torchaudio", False, "not installed: only Coqui TTS and SpecAugment need it",
+                     "pip install 'tercet[coqui]'", required=False)  # fmt: skip
     if cuda_version is None and (broken := cuda_extensions(Path(found.origin).parent)):
         names = ", ".join(path.name for path in broken)
         return Check(

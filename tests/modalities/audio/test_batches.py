@@ -1,5 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ class Letters:
 TOKENS = Tokens(Letters(), prefix=[900, 901], end=999)
 
 
-class Ear:
+class FakeEar:
     """A front end whose encoder repeats the clip's first sample; counts what it encoded."""
 
     def __init__(self):
@@ -32,12 +33,17 @@ class Ear:
     def tokens(self):
         return TOKENS
 
-    def features(self, clips):
+    def features(self, clips, mask_seeds=()):
+        assert not mask_seeds
         return torch.tensor([[float(clip[0])] for clip in clips])
 
-    def encode(self, clips):
+    def encode(self, clips, mask_seeds=()):
         self.heard += len(clips)
-        return 10 * self.features(clips)
+        return 10 * self.features(clips, mask_seeds)
+
+
+def ear() -> Any:
+    return FakeEar()
 
 
 WINDOWS = [Window(np.full(RATE, n, np.float32), f"sentence {n}") for n in range(9)]
@@ -52,7 +58,7 @@ def test_labels_hold_one_start_one_end_and_mask_only_prefix_and_padding():
 
 
 def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], Ear(), micro_batch=1, replay_batch=2, seed=4)
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear(), micro_batch=1, replay_batch=2, seed=4)
     seen = [batches._chosen(len(WINDOWS), 1, count, "own")[0] for count in range(len(WINDOWS))]
     assert sorted(seen) == list(range(len(WINDOWS)))
     first, again = batches.batch(5, 0), batches.batch(5, 0)
@@ -62,22 +68,22 @@ def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
 
 
 def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
-    ear = Ear()
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear, micro_batch=4, replay_batch=1, seed=4)
+    listen = ear()
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], listen, micro_batch=4, replay_batch=1, seed=4)
     seen = []
     batches.encode(lambda done, total: seen.append((done, total)))
-    assert ear.heard == 12
+    assert listen.heard == 12
     assert seen[-1] == (12, 12)
     for step in range(5):
         batch = batches.batch(step, 0)["own"]
         spoken = ["".join(map(chr, row[row < 900].tolist())) for row in batch["inputs"]]
         assert spoken == [f" sentence {int(value)}" for value in batch["encoded"][:, 0] / 10]
-    assert ear.heard == 12
+    assert listen.heard == 12
 
 
 def test_without_an_accepted_clip_there_is_nothing_to_train_on():
     with pytest.raises(NothingSurvived, match="tercet report"):
-        prepare(Ear(), [], [], SpeechTraining(), 1, 0, lambda *_: None)
+        prepare(ear(), [], [], SpeechTraining(), 1, 0, lambda *_: None)
 
 
 @pytest.mark.parametrize(
