@@ -69,7 +69,10 @@ def load_whisper(model_dir: Path) -> Any:
     prepare_torchaudio()
     import torch
     from transformers import WhisperForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # generate would warn with every batch of limits that it merges itself
+    logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return WhisperForConditionalGeneration.from_pretrained(str(model_dir), dtype=torch.float32).eval().to(device)
 

@@ -109,10 +109,6 @@ def load_listener(judge: ResolvedModel, language: str) -> Transcriber:
     Raises:
         ModelError: the model isn't a Whisper that transformers can load.
     """
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # generate would warn with every batch of limits that it merges itself
-    logging.disable_progress_bar()
     try:
         return Transcriber(judge.path, language, BATCH_SIZE)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
