@@ -183,8 +183,8 @@ def _restore(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any) ->
         for name, value in parameters.items():
             value.copy_(state[f"parameter/{name}"])
             found = {key.split("/")[1]: kept for key, kept in state.items() if key.endswith(f"/{name}")}
-            optimiser.state[value] = {
-                key: kept for key, kept in found.items() if key in {"step", "exp_avg", "exp_avg_sq"}
+            optimiser.state[value] = {"step": found["step"]} | {  # AdamW keeps its count on the CPU, the rest not
+                key: found[key].to(value.device) for key in ("exp_avg", "exp_avg_sq")
             }
     return int(state[STEP])
 

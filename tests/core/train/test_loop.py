@@ -10,7 +10,7 @@ from tercet.compat import prepare_torchaudio
 from tercet.errors import CorruptError
 from tercet.recipe import Adapter
 from tercet.train import adapters
-from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, steps_done, train
+from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, _restore, steps_done, train
 
 SETTINGS = LoopSettings(
     steps=12, learning_rate=0.05, warmup_fraction=0.2, accumulate=2, clip_norm=1.0, checkpoint_every=4, seed=3
@@ -137,3 +137,17 @@ def test_training_turns_gradients_on(tmp_path):
     with torch.no_grad():
         model = run(tmp_path)
     assert digest(model) == digest(run(tmp_path / "whole"))
+
+
+def test_a_checkpoint_goes_to_where_its_parameters_are(tmp_path):
+    """On a GPU AdamW would refuse moments on the CPU; the device without memory stands for one."""
+    names = adapters.trainable(run(tmp_path))
+    elsewhere: dict[str, torch.Tensor] = {
+        name: torch.nn.Parameter(value.detach().to("meta")) for name, value in names.items()
+    }
+    optimiser = torch.optim.AdamW(list(elsewhere.values()))
+    assert _restore(tmp_path / CHECKPOINT, elsewhere, optimiser) == 12
+    for value in elsewhere.values():
+        kept = optimiser.state[value]
+        assert {kept[name].device.type for name in ("exp_avg", "exp_avg_sq")} == {"meta"}
+        assert kept["step"].device.type == "cpu"
