@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CARD = "tercet.json"  # base digest, licence, recipe and data digests
+CARD_KEYS = ("base", "base_digest", "weights")  # what we can't do without
 
 
 @contextmanager
@@ -89,14 +90,21 @@ def read_card(folder: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: there is no adapter of ours in `folder`.
+        CorruptError: what stands there is damaged.
     """
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_bytes())
+        card = json.loads((folder / CARD).read_bytes())
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: no adapter here ({CARD} is missing); train one with: tercet train") from error
+    except OSError as error:
+        raise ModelError(f"{folder}: no adapter's folder that can be read: {error.strerror}; name another") from error
     except ValueError as error:
         raise CorruptError(f"{folder / CARD}: not JSON: {error}; train again with: tercet train --fresh") from error
-    return card
+    missing = [name for name in CARD_KEYS if not isinstance(card, dict) or name not in card]
+    if missing:
+        raise CorruptError(f"{folder / CARD}: lacks {', '.join(missing)}; train again with: tercet train --fresh")
+    found: dict[str, Any] = card
+    return found
 
 
 def check(folder: Path, base_digest: str) -> None:
@@ -120,6 +128,22 @@ def check(folder: Path, base_digest: str) -> None:
         raise CorruptError(
             f"{folder / WEIGHTS}: digest {found}, written as {card['weights']}; restore it, or tercet train --fresh"
         )
+    rank(folder)
+
+
+def rank(folder: Path) -> int:
+    """Read an adapter's rank out of PEFT's own file.
+
+    Raises:
+        CorruptError: that file is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        return int(json.loads(path.read_bytes())["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptError(
+            f"{path}: not PEFT's configuration ({error}); restore it, or tercet train --fresh"
+        ) from error
 
 
 def rescale(folder: Path, out: Path, scale: float) -> None:

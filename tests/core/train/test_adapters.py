@@ -101,3 +101,23 @@ def test_weights_with_nan_are_refused_even_with_the_right_digest(saved):
 def test_targets_that_fit_nothing_are_named():
     with pytest.raises(ModelError, match=r"train\.adapter\.targets: 'nothing' fits no module"):
         attached("nothing")
+
+
+@pytest.mark.parametrize("card", ["[]", "{}", '{"base": "pkg:small", "base_digest": "b"}'])
+def test_a_card_without_what_we_need_is_damage(tmp_path, card):
+    (tmp_path / adapters.CARD).write_text(card)
+    with pytest.raises(CorruptError, match=r"tercet\.json: lacks .*weights; train again"):
+        adapters.read_card(tmp_path)
+    with pytest.raises(ModelError, match=r"tercet\.json: no adapter's folder"):
+        adapters.read_card(tmp_path / adapters.CARD)
+
+
+@pytest.mark.parametrize("config", [None, b"", b"[]", b"{}"])
+def test_a_damaged_configuration_is_found_before_a_model_is_loaded(saved, config):
+    _, folder = saved
+    assert adapters.rank(folder) == 2
+    (folder / adapters.CONFIG).unlink()
+    if config is not None:
+        (folder / adapters.CONFIG).write_bytes(config)
+    with pytest.raises(CorruptError, match=r"adapter_config\.json: not PEFT's configuration"):
+        adapters.check(folder, BASE_DIGEST)
