@@ -7,12 +7,13 @@ An unknown key anywhere is an error with file, line, key and the nearest key.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from tercet import registry
 from tercet.errors import RecipeError
@@ -63,6 +64,15 @@ class Adapter(Section):
     alpha: float | None = Field(None, gt=0, description="default: twice the rank")
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: str | None = Field(None, description="regular expression over module names; default: the task's")
+
+    @field_validator("targets")
+    @classmethod
+    def _is_a_pattern(cls, targets: str | None) -> str | None:
+        try:
+            re.compile(targets or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return targets
 
 
 class Train(Section):

@@ -40,6 +40,8 @@ def decide(
     for name, change in general.items():
         found = f"general set {name} {_say(change)}: its upper end must be at most +{margin:g}"
         rules.append((change.high <= margin, change.low > margin, found))
+        if change.sources < FEW_SOURCES:
+            rules.append((False, False, f"general set {name} over {change.sources} sources: at least {FEW_SOURCES}"))
     if not general:
         rules.append((False, False, "no general set was evaluated: forgetting is unknown"))
     if others is not None:

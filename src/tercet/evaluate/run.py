@@ -25,6 +25,7 @@ from tercet.store.durable import make_folder
 from tercet.store.lock import RunLock
 from tercet.train import adapters
 from tercet.train.base import resolve_base
+from tercet.train.pin import records_digest
 from tercet.train.run import EVALUATION, adapter_folder, use_threads
 from tercet.train.task import OnUnits, PredictsBoth, Suite, Task, find_task
 
@@ -59,6 +60,8 @@ def evaluate_recipe(
 
     Raises:
         ModelError: there is no adapter, or it belongs to another base.
+        StoreError: the run's records aren't those that its adapter was trained on.
+        CorruptError: adapter or shards are damaged.
         UsageError: the suites can't decide.
         Interrupted: Ctrl-C; every answer so far is kept.
     """
@@ -70,6 +73,7 @@ def evaluate_recipe(
         stack.enter_context(RunLock(run_dir))
         stop = stack.enter_context(StopOnInterrupt())
         contestants = find_contestants(recipe, task, run_dir, adapter, announce)
+        _check_records(recipe, run_dir, contestants, announce, is_own=adapter is None)
         if scale is not None:
             contestants = _rescaled(contestants, scale, stack)
         suites = _limited(task.suites(run_dir), recipe.sections.evaluate.limit)
@@ -97,6 +101,23 @@ def find_contestants(
     return Contestants(base, folder, card)
 
 
+def _check_records(
+    recipe: Recipe, run_dir: Path, contestants: Contestants, announce: Callable[[str], None], *, is_own: bool
+) -> None:
+    """Hold the run's shards, whole by their digests, against those trained on: what is held out of others is not here.
+
+    An adapter from elsewhere may have seen these suites: that is said, and judged all the same.
+    """
+    if records_digest(recipe, run_dir) == contestants.card.get("records"):
+        return
+    if is_own:
+        raise StoreError(
+            f"{contestants.adapter}: trained on other records than {run_dir} holds, so it may know what is held out "
+            "there; train again with: tercet train --fresh"
+        )
+    announce(f"note: {contestants.adapter} was trained on other records; it may have seen what is held out here")
+
+
 def _rescaled(contestants: Contestants, scale: float, stack: ExitStack) -> Contestants:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tercet-adapter-")))
     adapters.rescale(contestants.adapter, folder, scale)
@@ -116,6 +137,12 @@ def _limited(suites: Sequence[Suite], limit: int | None) -> list[Suite]:
 
 
 def _check_roles(suites: Sequence[Suite]) -> None:
+    names = [suite.name for suite in suites]
+    for suite in suites:
+        if names.count(suite.name) > 1:
+            raise UsageError(f"two suites are called {suite.name!r}; give the folder of general examples another name")
+        if suite.role == "general" and not suite.examples:
+            raise UsageError(f"general suite {suite.name} holds no example; fill it, or take it out of the recipe")
     primary = [suite.name for suite in suites if suite.role == "primary" and suite.examples]
     if len(primary) != 1:
         found = ", ".join(primary) or "none"
@@ -169,12 +196,15 @@ def _judge(
     judge = Judge(settings.bootstrap, settings.confidence)
     decision = _decide(task, suites, heard, judge, settings.margin)
     base, card = contestants.base, contestants.card
-    rank = json.loads((contestants.adapter / adapters.CONFIG).read_bytes())["r"]
     return {
         "version": EVALUATION_VERSION,
         "task": recipe.sections.train.task,
         "base": {"reference": base.reference, "digest": base.digest, "licence": base.licence},
-        "adapter": {"digest": card["weights"], "rank": rank, **{name: card.get(name) for name in CARRIED}},
+        "adapter": {
+            "digest": card["weights"],
+            "rank": adapters.rank(contestants.adapter),
+            **{name: card.get(name) for name in CARRIED},
+        },
         "decoding": dict(task.decoding),
         "confidence": settings.confidence,
         "resamples": settings.bootstrap,
@@ -192,11 +222,12 @@ def _decide(
     primary = judge.compare(heard[primary_name], task.primary_metric)
     if primary is None:
         raise UsageError(f"suite {primary_name}: no example has units of {task.primary_metric}; nothing can be decided")
-    general = {
-        suite.name: found
-        for suite in suites
-        if suite.role == "general" and (found := judge.compare(heard[suite.name], task.general_metric)) is not None
-    }
+    general = {}
+    for suite in (one for one in suites if one.role == "general"):
+        found = judge.compare(heard[suite.name], task.general_metric)
+        if found is None:
+            raise UsageError(f"suite {suite.name}: no example has units of {task.general_metric}; mend its references")
+        general[suite.name] = found
     others = judge.compare(heard[primary_name], task.other_metric)
     deciding = [one.tuned_counts for suite in suites if suite.role != "other" for one in heard[suite.name]]
     triggers = rate(deciding, task.false_trigger_metric) or 0.0

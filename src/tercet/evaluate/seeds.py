@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tercet.errors import UsageError
 from tercet.evaluate.conditions import describe_machine, say_machine
 from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
 from tercet.evaluate.run import evaluate_recipe
@@ -83,7 +84,10 @@ def table(result: Mapping[str, Any]) -> str:
 def _trained_alone(recipe: Recipe) -> dict[str, Any]:
     """Give the recipe's `modalities` with that one alone whose records are trained on."""
     name = modality_of_task(recipe)
-    return {name: recipe.data["modalities"][name]}
+    filled = recipe.data.get("modalities") or {}
+    if name not in filled:
+        raise UsageError(f"{recipe.path}: train.task {recipe.sections.train.task} needs modalities.{name}; fill it")
+    return {name: filled[name]}
 
 
 def _one(

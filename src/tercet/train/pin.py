@@ -14,6 +14,7 @@ from tercet.pipeline.run import differences
 from tercet.randomness import canonical_json, digest
 from tercet.recipe import Recipe
 from tercet.store.manifest import MANIFEST_NAME, read_manifest, verify
+from tercet.store.shards import shard_paths
 from tercet.train.task import Task
 
 PIN = "pin.json"
@@ -88,7 +89,7 @@ def records_digest(recipe: Recipe, run_dir: Path) -> str:
 
     Raises:
         StoreError: nothing was committed, or the run is another recipe's.
-        CorruptError: a shard is damaged or missing.
+        CorruptError: a shard is damaged, missing or a stranger.
     """
     first = f"run first: tercet run {recipe.path}"
     if not (run_dir / MANIFEST_NAME).is_file():
@@ -104,4 +105,8 @@ def records_digest(recipe: Recipe, run_dir: Path) -> str:
             raise CorruptError(
                 f"{run_dir}: {damage}; restore it from a copy, or make the data again: tercet run --fresh"
             )
+    for name, split in {(Path(path).parts[1], Path(path).parts[2]) for path in shards}:
+        for path in shard_paths(run_dir, name, split):  # what a reader of this split gets
+            if path.relative_to(run_dir).as_posix() not in shards:
+                raise CorruptError(f"{path}: a shard that the run's manifest doesn't name; move it elsewhere")
     return digest(*(part for entry in manifest.shards for part in (entry.path, entry.digest)))

@@ -89,6 +89,9 @@ def test_json_is_one_object_and_eval_prints_what_it_wrote(folder, capfd):
         (["train", "stranger.yaml"], 2, "train.task: 'flying' is not one of"),
         (["train", "learn.yaml", "--threads", "0"], 2, "greater than or equal to 1"),
         (["eval", "learn.yaml", "--adapter", "gone"], 1, "gone: no adapter here"),
+        (["eval", "learn.yaml", "--adapter", "learn.yaml"], 1, "learn.yaml: no adapter's folder"),
+        (["train", "pattern.yaml"], 2, 'train.adapter.targets: "*.q_proj": not a regular expression'),
+        (["bench", "demo", "--recipe", "elsewhere.yaml"], 2, "train.task naming needs modalities.learner; fill it"),
         (["bench", "everything"], 2, "no benchmark 'everything'; choose from demo"),
         (["bench", "demo", "--recipe", "gone.yaml"], 2, "gone.yaml"),
     ],
@@ -98,6 +101,8 @@ def test_a_mistake_is_one_message_and_a_stable_code(folder, capfd, arguments, co
     text = (folder / "learn.yaml").read_text()
     (folder / "untrained.yaml").write_text(text.replace(f"train: {{{TRAIN}}}", ""))
     (folder / "stranger.yaml").write_text(text.replace("task: naming", "task: flying"))
+    (folder / "pattern.yaml").write_text(text.replace("rank: 4", "rank: 4, targets: '*.q_proj'"))
+    (folder / "elsewhere.yaml").write_text(text.replace("learner: {points: 80}", "text: {}"))
     found, out, err = call(capfd, *arguments)
     assert (found, said in err, out) == (code, True, ""), err
     found, out, _ = call(capfd, *arguments, "--json")

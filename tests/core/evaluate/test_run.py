@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,3 +271,57 @@ def test_where_every_answer_is_kept_torch_is_not_even_imported(recipe):
     environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, "decision: promote" in done.stdout) == (0, True), done.stderr
+
+
+def test_records_that_the_adapter_was_not_trained_on_are_refused(recipe, tmp_path):
+    """The points held out of other records may be those trained on."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(default_run_dir(recipe) / "adapters" / "learn", elsewhere)
+    card = json.loads((elsewhere / "tercet.json").read_text())
+    (elsewhere / "tercet.json").write_text(json.dumps(card | {"records": "other"}))
+    said: list[str] = []
+    evaluate(recipe, adapter=elsewhere, announce=said.append)
+    assert any("was trained on other records" in line for line in said)
+    (default_run_dir(recipe) / "adapters/learn/tercet.json").write_text(json.dumps(card | {"records": "other"}))
+    with pytest.raises(StoreError, match=r"trained on other records than .* tercet train --fresh"):
+        evaluate(recipe)
+
+
+def test_shards_are_held_against_their_digests_before_they_judge(recipe):
+    shard = next(default_run_dir(recipe).glob("shards/learner/test/*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptError, match=shard.name):
+        evaluate(recipe)
+
+
+def one_example(reference):
+    return [Example("1", "s", reference, np.zeros(4, np.float32))]
+
+
+def with_suite(monkeypatch, suite):
+    from tercet_learner import Naming
+
+    suites = Naming.suites
+    monkeypatch.setattr(Naming, "suites", lambda self, run_dir: [*suites(self, run_dir), suite])
+    return Naming
+
+
+def test_a_general_suite_without_examples_or_with_anothers_name_is_refused(recipe, monkeypatch):
+    with monkeypatch.context() as patch:
+        with_suite(patch, Suite("own", "general", "own", []))
+        with pytest.raises(UsageError, match="general suite own holds no example"):
+            evaluate(recipe)
+    with_suite(monkeypatch, Suite("held-out", "general", "own", one_example("north")))
+    with pytest.raises(UsageError, match="two suites are called 'held-out'"):
+        evaluate(recipe)
+
+
+def test_a_general_suite_without_units_does_not_count_as_unharmed(recipe, monkeypatch):
+    naming = with_suite(monkeypatch, Suite("own", "general", "own", one_example("")))
+    measure = naming.measure
+    nothing = Measured({"wer": (1.0, 0.0)})
+    monkeypatch.setattr(
+        naming, "measure", lambda self, one, said: measure(self, one, said) if one.reference else nothing
+    )
+    with pytest.raises(UsageError, match="suite own: no example has units of wer"):
+        evaluate(recipe)

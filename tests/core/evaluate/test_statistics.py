@@ -110,3 +110,7 @@ def test_an_interval_over_few_sources_promotes_nothing():
     assert decision.verdict == "hold"
     assert "fails: B-WER over 4 sources: at least 5" in decision.reasons
     assert decide(dataclasses.replace(BETTER, sources=5), {"a": UNSURE}, UNSURE, 0.0, margin=2.0).verdict == "promote"
+    quiet = dataclasses.replace(UNSURE, sources=4)  # one source alone has an interval of no width
+    decision = decide(BETTER, {"telephone": quiet}, UNSURE, 0.0, margin=2.0)
+    assert decision.verdict == "hold"
+    assert "fails: general set telephone over 4 sources: at least 5" in decision.reasons

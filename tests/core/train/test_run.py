@@ -256,3 +256,11 @@ def test_the_package_offers_training_however_it_was_imported(recipe):
     assert tercet.train(recipe, threads=1).steps == 12
     assert tercet.train(recipe).resumed == "already trained"  # the module is bound by now, and is still the function
     assert Path(loop.__file__).name == "loop.py"
+
+
+def test_a_shard_that_the_manifest_does_not_name_is_refused(recipe):
+    shard = next(default_run_dir(recipe).glob("shards/learner/train/*.parquet"))
+    copy = shard.with_name("000000009999.parquet")
+    copy.write_bytes(shard.read_bytes())
+    with pytest.raises(CorruptError, match=r"train/000000009999\.parquet: a shard that the run's manifest doesn't"):
+        train_recipe(recipe)
