@@ -25,5 +25,5 @@ class SpeechTraining(Section):
         default=False,
         description="mask bands and moments of the clips' log-mel windows (SpecAugment); needs torchaudio",
     )
-    distil: float = Field(1.0, ge=0, description="weight of staying close to the base's own answers on general speech")
+    distil: float = Field(3.0, ge=0, description="weight of staying close to the base's own answers on general speech")
     replay_batch: int = Field(2, ge=0, description="windows of general speech beside each micro-batch; 0 is no replay")
