@@ -8,6 +8,7 @@ trained on: by phrase, by speech engine, or by term. Raising a quota only adds i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,6 +130,24 @@ def hold_out(texts: Sequence[str], share: float, seed: int) -> frozenset[str]:
     return frozenset(sorted(texts, key=lambda text: digest(str(seed), text))[:count])
 
 
+def said_in(terms: Iterable[str], texts: Iterable[str]) -> frozenset[str]:
+    """Name the terms that stand in one of the texts, word for word, whatever their case and punctuation."""
+    known: dict[tuple[str, ...], set[str]] = {}
+    for term in terms:
+        known.setdefault(_words(term), set()).add(term)
+    lengths = {len(words) for words in known} - {0}
+    found: set[str] = set()
+    for words in map(_words, texts):
+        for length in lengths:
+            for at in range(len(words) - length + 1):
+                found |= known.get(words[at : at + length], set())
+    return frozenset(found)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
 def _speech_item(split: str, spec: Mapping[str, Any], part: Part, position: int) -> Item:
     voice = part.voice
     cell = {"voice": voice.id, "accent": voice.accent, "pace": f"{part.pace:g}"}
@@ -170,9 +189,14 @@ class AudioPlan:
 
     @cached_property
     def held_out_terms(self) -> frozenset[str]:
-        """Name the terms that no training clip says."""
-        share = self.section.held_out.terms
-        return hold_out([term.text for term in self.terms], share, seed_of(self.planning.seed, "terms"))
+        """Name the terms that no training clip says: not in a phrase or a recording either, nor inside another term."""
+        terms = [term.text for term in self.terms]
+        phrases = [phrase.replace(SLOT, "") for phrase in self.phrases if phrase not in self.held_out_phrases]
+        recorded = [str(example.fields.get("text") or "") for example in self.planning.examples]
+        said = said_in(terms, [*phrases, *recorded])
+        unsaid = [term for term in terms if term not in said]
+        held_out = hold_out(unsaid, self.section.held_out.terms, seed_of(self.planning.seed, "terms"))
+        return held_out - said_in(held_out, [term for term in terms if term not in held_out])
 
     @cached_property
     def held_out_phrases(self) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """The plan of speech: keys that stay, an even grid, and nothing measured that is trained on."""
 
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from tercet.pipeline.planned import plan_recipe
 from tercet.recipe import load_recipe
 from tercet.sources import Example, Term, load_sources
 from tercet_audio.cast import cast
-from tercet_audio.plan import fill, hold_out, plan
+from tercet_audio.plan import fill, hold_out, plan, said_in
 from tercet_audio.recipe import AudioRecipe
 
 REPOSITORY = Path(__file__).parents[3]
@@ -234,3 +235,25 @@ def test_the_main_job_is_spoken_for_the_most_part_by_hibari_and_pico():
     assert "pico" not in Counter(item.spec["voice"].partition(":")[0] for item in train)
     assert len(values(train, "term")) == 64  # 80% of 80
     assert len(values(items, "phrase") - values(train, "phrase")) > 14  # a fifth of the phrases, and general sentences
+
+
+def test_no_held_out_term_is_said_inside_another_term_a_phrase_or_a_recording():
+    names = [f"drug{number}" for number in range(12)]
+    terms = tuple(Term(text) for name in names for text in (name, f"{name.upper()}-retard"))
+    phrases = (*PHRASES, "Never {term} with Drug3.", "Is {term} better than drug3?")
+    recording = Example({"text": "Two tablets of drug5-retard, please."})
+    for seed in range(20):
+        section = AudioRecipe.model_validate({"clips": 40, "held_out": {"terms": 0.5, "engine_clips": 0}})
+        planned = plan(section, Planning(seed, "en", terms, phrases, examples=(recording,)))
+        assert planned.held_out_terms
+        said = " | ".join(item.spec["text"].lower() for item in items_of(planned, "train") if "text" in item.spec)
+        said += " | two tablets of drug5-retard, please."
+        for term in planned.held_out_terms:
+            assert not re.search(rf"\b{re.escape(term.lower())}\b", said), term
+
+
+def test_terms_are_found_word_for_word():
+    terms = ["iron", "Vitamin B 12", "co-codamol", "---"]
+    assert said_in(terms, ["Environmental iron.", "vitamin b-12!"]) == {"iron", "Vitamin B 12"}
+    assert said_in(terms, ["Environmental", "vitamin B", "--- co codamol"]) == {"co-codamol"}
+    assert said_in([], ["iron"]) == said_in(terms, []) == frozenset()
