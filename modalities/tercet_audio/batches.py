@@ -45,6 +45,8 @@ def prepare(
         raise NothingSurvived("no accepted clip to train on; tercet report shows why they were rejected")
     tokens = listen.tokens()
     own = [window for window in pack(spoken, training, seed) if tokens.fits(window.text)]
+    if not own:
+        raise NothingSurvived(f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences")
     general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
     batches = WindowBatches(own, general, listen, micro_batch, training.replay_batch, seed)
     if training.spec_augment:
@@ -164,13 +166,13 @@ class WindowBatches:
         import torch
 
         inputs, labels = self.tokens.batch([windows[at].text for at in chosen])
-        gathered: dict[str, Any] = {"inputs": inputs, "labels": labels, "windows": list(chosen)}
         if encoded:
-            gathered["encoded"] = torch.stack([encoded[at] for at in chosen])
+            heard = {"encoded": torch.stack([encoded[at] for at in chosen])}
         else:
             seeds = self._mask_seeds(windows, chosen)
-            gathered["features"] = self.listen.features([windows[at].samples for at in chosen], seeds)
-        return gathered
+            heard = {"features": self.listen.features([windows[at].samples for at in chosen], seeds)}
+        (device,) = {value.device for value in heard.values()}  # the model's
+        return {**heard, "inputs": inputs.to(device), "labels": labels.to(device), "windows": list(chosen)}
 
     def describe(self) -> dict[str, Any]:
         """Say what the data holds."""

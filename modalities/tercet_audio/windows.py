@@ -14,6 +14,7 @@ from tercet_audio.augment import RATE, Clip, augment
 from tercet_audio.payload import decode_clip
 from tercet_audio.training import SpeechTraining
 
+MOST_SECONDS = 30
 FULL_SECONDS = 28  # two seconds of room: Whisper hears 30 and no sample may be cut
 SHORT_SECONDS = (4, 9)
 GAP_SECONDS = (0.15, 0.6)
@@ -41,7 +42,10 @@ def read_spoken(records: Iterable[Record]) -> list[Spoken]:
 
 
 def pack(clips: Sequence[Spoken], settings: SpeechTraining, seed: int) -> list[Window]:
-    """Make windows of `settings.variants` augmented copies of every clip; each copy is in exactly one window."""
+    """Make windows of `settings.variants` augmented copies of every clip; each copy is in exactly one window.
+
+    A copy that comes out longer than Whisper hears is left out, never cut.
+    """
     draw = random.Random(seed)
     windows: list[Window] = []
     for _ in range(settings.variants):
@@ -51,6 +55,8 @@ def pack(clips: Sequence[Spoken], settings: SpeechTraining, seed: int) -> list[W
         used, room = 0.0, _room(settings, draw)
         for clip in order:
             changed = Spoken(augment(clip.samples, settings, draw), clip.text)
+            if len(changed.samples) > MOST_SECONDS * RATE:
+                continue  # slowed down beyond what Whisper hears: its last words would be text without sound
             seconds = len(changed.samples) / RATE + GAP_SECONDS[1]
             if held and used + seconds > room:
                 windows.append(_join(held, draw))

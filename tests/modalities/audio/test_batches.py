@@ -99,3 +99,19 @@ def test_a_multilingual_model_is_told_its_language_and_task(multilingual, names,
     monkeypatch.setattr("tercet_audio.transcribe.load_processor", lambda path: SimpleNamespace(tokenizer=tokenizer))
     model = SimpleNamespace(generation_config=SimpleNamespace(is_multilingual=multilingual))
     assert Listener(model, Path(), "de-AT").tokens().prefix == list(range(len(names)))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_labels_go_to_the_device_that_hears(cached):
+    """On a GPU the decoder would refuse labels on the CPU; the device without memory stands for one."""
+
+    class Elsewhere(FakeEar):
+        def features(self, clips, mask_seeds=()):
+            return super().features(clips, mask_seeds).to("meta")
+
+    listen: Any = Elsewhere()
+    batches = WindowBatches(WINDOWS, [], listen, micro_batch=2, replay_batch=0, seed=4)
+    if cached:
+        batches.encode(lambda *_: None)
+    own = batches.batch(0, 0)["own"]
+    assert {value.device.type for value in own.values() if isinstance(value, torch.Tensor)} == {"meta"}

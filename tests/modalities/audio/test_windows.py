@@ -47,3 +47,10 @@ def test_a_clip_of_another_rate_is_refused():
     soundfile.write(file, tone(), 8000, format="FLAC")
     with pytest.raises(SourceError, match="8000 Hz"):
         decode_clip(file.getvalue())
+
+
+def test_a_copy_slower_than_whisper_hears_is_left_out_whole():
+    slow, short = SpeechTraining(speeds=(0.9, 0.9), variants=2), Spoken(tone(1), "short")
+    windows = pack([Spoken(tone(28), "too long when slow"), short], slow, seed=1)
+    assert [window.text for window in windows] == ["short", "short"]
+    assert pack([Spoken(tone(31), "too long")], SpeechTraining(speeds=(1, 1)), seed=1) == []
