@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,10 +91,17 @@ def _document(known: dict[Key, Figure]) -> str:
     document = {
         "command": shlex.join(["tercet", *sys.argv[1:]]),
         "machine": machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: _version(name) for name in LIBRARIES},
         "figures": [asdict(figure) for figure in _in_order(known)],
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # an engine's extra that the measured voices didn't need
+        return "absent"
 
 
 def _in_order(known: dict[Key, Figure]) -> list[Figure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from tercet_audio.training import SpeechTraining
 MAX_CLIPS = 100_000_000
 Share = Annotated[float, Field(ge=0, le=1)]
 Settings = dict[str, str | int | float | bool]
+Split = Literal["train", "replay", "general", "held_out_phrases", "held_out_engine", "held_out_terms"]
 
 
 class EngineUse(Section):
@@ -91,7 +92,7 @@ class RoundTripGate(Section):
     max_wer: Share = Field(0.10, description="word error rate off the terms")
     calibration_sentences: int = Field(50, ge=0, description="general sentences that a voice without a figure reads")
     max_calibrated_wer: Share = Field(0.35, description="a weak voice's own limit, its median + max_wer, ends here")
-    splits: tuple[str, ...] = Field(("train",), description="what it judges; measured sets pass the other gates alone")
+    splits: tuple[Split, ...] = Field(("train",), description="what it judges; measured sets pass the others alone")
 
 
 class AudioGates(Section):

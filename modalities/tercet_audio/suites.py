@@ -6,10 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-import soundfile
-
-from tercet.errors import SourceError
+from tercet.errors import SourceError, UsageError
 from tercet.models import resolve
 from tercet.recipe import Recipe
 from tercet.records import Record
@@ -17,7 +14,7 @@ from tercet.sources import read_examples, read_terms
 from tercet.store.shards import read_records
 from tercet.train.task import Example, Suite
 from tercet_audio.augment import Clip
-from tercet_audio.clip import to_16_khz
+from tercet_audio.examples import BadRecording, decode
 from tercet_audio.payload import decode_clip
 
 HUMAN = "pkg:moonshine-voice"
@@ -48,8 +45,20 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
         suites.append(Suite("general", "general", GENERAL, general))
     if recipe.sections.evaluate.general:
         folder = recipe.root / recipe.sections.evaluate.general
-        suites.append(Suite(folder.name, "general", "your general speech", list(folder_examples(folder))))
+        _check_not_trained(recipe, folder)
+        name = folder.resolve().name
+        taken = {"general", *(split for split, _, _ in SUITES)}
+        name = f"your {name}" if name in taken else name
+        suites.append(Suite(name, "general", "your general speech", list(folder_examples(folder))))
     return suites
+
+
+def _check_not_trained(recipe: Recipe, folder: Path) -> None:
+    for source in recipe.sections.sources.examples:
+        if source.modality == "audio" and (recipe.root / source.path).resolve() == folder.resolve():
+            raise UsageError(
+                f"evaluate.general: {folder} is also in sources.examples, so it is trained on; name another folder"
+            )
 
 
 def made_examples(records: Iterable[Record]) -> Iterator[Example]:
@@ -78,17 +87,16 @@ def read_clip_file(path: Path) -> Clip:
     """Read a sound file as mono 16 kHz.
 
     Raises:
-        SourceError: there is no such file, or it holds no sound that can be read.
+        SourceError: there is no such file, or it holds no sound that can be read, or more than Whisper hears at once.
     """
-    if not path.is_file():
-        raise SourceError(f"{path}: no such sound file")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise SourceError(f"{path}: can't be decoded ({error}); convert it to WAV or FLAC") from error
-    if not len(samples):
-        raise SourceError(f"{path}: holds no sound; remove it")
-    return to_16_khz(np.ascontiguousarray(samples.mean(axis=1)), rate)
+        return decode(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise SourceError(f"{path}: no such sound file") from error
+    except (OSError, ValueError) as error:  # a sentence in place of a path: too long a name, or a NUL in it
+        raise SourceError(f"{str(path)[:80]}: can't be read as a file ({error}); name a sound file") from error
+    except BadRecording as error:
+        raise SourceError(f"{path}: {error}") from error
 
 
 def terms_of(recipe: Recipe) -> list[str]:

@@ -6,7 +6,8 @@ encoder runs once over every training window, and once for base and tuned togeth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,11 @@ class SpeechToText:
         section = getattr(recipe.sections.modalities, "audio", None)
         if section is None:
             raise UsageError(f"{recipe.path}: train.task speech-to-text needs clips; fill modalities.audio")
+        if recipe.sections.train and recipe.sections.train.replay:
+            raise UsageError(
+                f"{recipe.path}: train.replay: speech-to-text has replay of its own: leave it out, and set "
+                "modalities.audio.training.replay_batch and general.replay_clips"
+            )
         self.recipe = recipe
         self.section: AudioRecipe = section
         self.language = recipe.sections.language
@@ -55,8 +61,13 @@ class SpeechToText:
         self.decoding: Mapping[str, Any] = {"search": "greedy", "batch": BATCH_SIZE, "language": self.language}
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
-        """Refuse to train the model that judged the clips: it would be taught what it already understands."""
+        """Refuse the model that judged the clips, which would choose its own data, and one of another language."""
         del run_dir
+        if self.language.split("-")[0] != "en" and not _is_multilingual(base.path):
+            raise UsageError(
+                f"train.base {base.reference} isn't known to be multilingual, and language is {self.language}; "
+                "name a multilingual Whisper"
+            )
         gate = self.section.gates.round_trip
         if gate is None:
             return
@@ -116,7 +127,7 @@ class SpeechToText:
     ) -> Iterator[tuple[str, str]]:
         """Transcribe with base and tuned; where the adapter leaves the encoder alone, it hears once for both."""
         plain, tuned = self._base(base), self._tuned(base, adapter)
-        shares = not any("encoder.layers" in name and "lora" in name for name, _ in tuned.model.named_parameters())
+        shares = not touches_encoder(name for name, _ in tuned.model.named_parameters())
         for start, batch in _cut(examples):
             encoded = plain.encode(batch)
             heard = tuned.read(encoded if shares else tuned.encode(batch))
@@ -163,6 +174,19 @@ class SpeechToText:
         hear = self._base(base)
         hear.model = load(hear.model, adapter, read_card(adapter)["base_digest"])
         return hear
+
+
+def _is_multilingual(base: Path) -> bool:
+    try:
+        held = json.loads((base / "generation_config.json").read_bytes())
+        return bool(held.get("is_multilingual"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def touches_encoder(parameters: Iterable[str]) -> bool:
+    """Say whether an adapter changes the encoder, by the names of a model's parameters."""
+    return any("encoder." in name and "lora_" in name for name in parameters)
 
 
 def _cut(examples: Sequence[Example]) -> Iterator[tuple[int, list[Any]]]:

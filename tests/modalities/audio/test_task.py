@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from pydantic import ValidationError
 
 from tercet.errors import SourceError, UsageError
 from tercet.models import resolve
@@ -14,8 +16,9 @@ from tercet.train.adapters import attach, save, trainable
 from tercet.train.task import ChecksBase, Example, PredictsBoth
 from tercet_audio.clip import finish
 from tercet_audio.engines import ready_engine
+from tercet_audio.recipe import RoundTripGate
 from tercet_audio.suites import folder_examples, read_clip_file, read_suites
-from tercet_audio.task import SpeechToText
+from tercet_audio.task import SpeechToText, touches_encoder
 
 RECIPE = """
 version: 1
@@ -87,10 +90,16 @@ def test_a_folder_of_recordings_becomes_a_general_suite(recipe, tmp_path, monkey
 
 def test_an_unreadable_recording_is_named(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"nothing")
-    with pytest.raises(SourceError, match=r"a\.wav: can't be decoded"):
+    with pytest.raises(SourceError, match=r"a\.wav: not a sound file"):
         read_clip_file(tmp_path / "a.wav")
     with pytest.raises(SourceError, match=r"b\.wav: no such sound file"):
         read_clip_file(tmp_path / "b.wav")
+    for sentence in ("Take metformin. " * 30, "a\0b"):  # a text where a file is asked for
+        with pytest.raises(SourceError, match="can't be read as a file"):
+            read_clip_file(Path(sentence))
+    soundfile.write(tmp_path / "long.wav", np.zeros(31 * 8000, np.float32) + 0.1, 8000)
+    with pytest.raises(SourceError, match=r"long\.wav: 31\.0 s long; cut it"):  # Whisper would hear 30 s of it
+        read_clip_file(tmp_path / "long.wav")
     (tmp_path / "manifest.jsonl").write_text('{"file": "a.wav"}\n')
     with pytest.raises(SourceError, match="no `text`"):
         list(folder_examples(tmp_path))
@@ -142,3 +151,52 @@ def test_general_speech_named_on_the_command_line_takes_the_place_of_the_recipes
     assert changed.sections.evaluate.general == str(tmp_path / "calls")
     assert changed.sections.evaluate.margin == 1.5
     assert changed.digest == recipe.digest
+
+
+def general_folder(folder):
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.zeros(8000, np.float32) + 0.1, 8000)
+    (folder / "manifest.jsonl").write_text('{"file": "a.wav", "text": "hello there"}\n')
+
+
+@pytest.mark.parametrize("name", ["general", "held_out_phrases"])
+def test_a_folder_named_as_a_suite_of_ours_is_a_suite_of_its_own(recipe, tmp_path, name):
+    general_folder(tmp_path / name)
+    suites = read_suites(recipe.replaced(evaluate={"general": name}), tmp_path)
+    assert [suite.name for suite in suites] == ["general", f"your {name}"]
+
+
+def test_recordings_that_are_trained_on_do_not_judge(recipe, tmp_path):
+    general_folder(tmp_path / "calls")
+    sources = {"terms": "terms.txt", "examples": [{"modality": "audio", "path": "./calls"}]}
+    with pytest.raises(UsageError, match="also in sources.examples, so it is trained on"):
+        read_suites(recipe.replaced(sources=sources, evaluate={"general": "calls"}), tmp_path)
+
+
+def test_an_adapter_anywhere_in_the_encoder_is_heard_with_its_own_encoder():
+    assert touches_encoder(["base_model.model.model.encoder.conv1.lora_A.default.weight"])
+    assert touches_encoder(["base_model.model.model.encoder.layers.0.fc1.lora_B.default.weight"])
+    decoder = "base_model.model.model.decoder.layers.0.encoder_attn.q_proj.lora_A.default.weight"
+    assert not touches_encoder(["base_model.model.model.encoder.layers.0.fc1.weight", decoder])
+
+
+def test_what_speech_training_would_ignore_is_refused(recipe):
+    SpeechToText(recipe.replaced(train={"task": "speech-to-text", "replay": 0.0}))
+    with pytest.raises(UsageError, match=r"train\.replay: .*replay_batch"):
+        SpeechToText(recipe.replaced(train={"task": "speech-to-text", "replay": 0.5}))
+
+
+def test_an_english_only_base_is_not_taught_another_language(recipe, tmp_path):
+    german = SpeechToText(recipe.replaced(language="de-AT", modalities={"audio": {"gates": {"round_trip": None}}}))
+    base: Any = SimpleNamespace(path=tmp_path, reference="path:./base")
+    for held in ("{}", '{"is_multilingual": false}'):
+        (tmp_path / "generation_config.json").write_text(held)
+        with pytest.raises(UsageError, match="language is de-AT; name a multilingual Whisper"):
+            german.check_base(base, tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"is_multilingual": true}')
+    german.check_base(base, tmp_path)
+
+
+def test_a_gate_of_a_split_that_does_not_exist_judges_nothing_and_is_refused():
+    with pytest.raises(ValidationError, match="literal_error"):
+        RoundTripGate.model_validate({"splits": ["trian"]})
