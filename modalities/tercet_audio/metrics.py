@@ -1,7 +1,7 @@
 """Word errors on the domain's terms and off them: WER, B-WER, U-WER, term recall and false triggers.
 
 B-WER counts errors on words that belong to a term, U-WER those on all other words (Le et al. 2021, arXiv:2104.02194);
-an inserted word counts to B when it belongs to a term. A term counts as recalled when all of its words are right.
+an inserted word counts to B when it is a whole term. A term counts as recalled when all of its words are right.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ class TermErrors:
         self.first_words: dict[str, list[tuple[str, ...]]] = {}
         for term in self.terms:  # longest first: "beta blocker plus" before "beta blocker"
             self.first_words.setdefault(term[0], []).append(term)
-        self.vocabulary = {word for term in self.terms for word in term}
 
     def __call__(self, reference: str, hypothesis: str) -> WordErrors:
         """Count one transcript's errors."""
