@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,21 @@ MAX_CACHED_GIB = 3.0  # a window of Whisper tiny takes 2.3 MB, one of large-v3 7
 START, NO_TIMESTAMPS, TRANSCRIBE = "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>"
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Windows of the domain and of replay in a micro-batch, and micro-batches in a step."""
+
+    own: int
+    replay: int
+    accumulate: int = 1
+
+
 def prepare(
     listen: Listener,
     clips: Iterable[Record],
     replay: Iterable[Record],
     training: SpeechTraining,
-    micro_batch: int,
+    sizes: Sizes,
     seed: int,
     on_units: OnUnits,
 ) -> WindowBatches:
@@ -48,7 +58,7 @@ def prepare(
     if not own:
         raise NothingSurvived(f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences")
     general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
-    batches = WindowBatches(own, general, listen, micro_batch, training.replay_batch, seed)
+    batches = WindowBatches(own, general, listen, sizes, seed)
     if training.spec_augment:
         require_torchaudio()
         batches.is_masked = True
@@ -114,13 +124,12 @@ class WindowBatches:
         windows: Sequence[Window],
         replay: Sequence[Window],
         listen: Listener,
-        micro_batch: int,
-        replay_batch: int,
+        sizes: Sizes,
         seed: int,
     ) -> None:
         self.windows, self.replay = windows, replay
         self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
-        self.micro_batch, self.replay_batch = micro_batch, replay_batch if replay else 0
+        self.sizes = sizes if replay else replace(sizes, replay=0)
         self.is_masked = False  # SpecAugment on `windows`; replay stays whole, for the base answers it too
         self.encoded: list[torch.Tensor] = []
         self.replay_encoded: list[torch.Tensor] = []
@@ -142,9 +151,9 @@ class WindowBatches:
 
     def batch(self, step: int, micro: int) -> dict[str, Any]:
         """Give the windows of one micro-batch and its share of replay."""
-        count = step * 64 + micro  # accumulation stays below 64
-        own = self._chosen(len(self.windows), self.micro_batch, count, "own")
-        general = self._chosen(len(self.replay), self.replay_batch, count, "replay")
+        count = step * self.sizes.accumulate + micro
+        own = self._chosen(len(self.windows), self.sizes.own, count, "own")
+        general = self._chosen(len(self.replay), self.sizes.replay, count, "replay")
         return {
             "own": self._gather(self.windows, self.encoded, own),
             "replay": self._gather(self.replay, self.replay_encoded, general) if general else None,

@@ -10,9 +10,9 @@ from tercet_audio.engines import find_voice, ready_engine
 from tercet_audio.engines.base import Settings, Voice
 from tercet_audio.recipe import AudioRecipe
 
-# of espeak-ng's 40 voices those that a listener understands best: with a `+f` or `+m` variant, and in the Scottish,
-# Lancashire and Caribbean accents, Whisper base misses over a third of the words of an ordinary sentence
-BEST_FEW = {"espeak": ("en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-x-gbcwmd")}
+# of espeak-ng's 40 voices those that a listener understands best: with a `+f` or `+m` variant, and in the accents of
+# Scotland, Lancashire, the West Midlands and the Caribbean, Whisper base misses a third of an ordinary sentence's words
+BEST_FEW = {"espeak": ("en-us", "en-us-nyc", "en-gb", "en-gb-x-rp")}
 
 
 @dataclass(frozen=True, slots=True)

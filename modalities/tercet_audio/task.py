@@ -90,12 +90,13 @@ class SpeechToText:
 
     def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> WindowBatches:
         """Pack the accepted clips into windows and run the frozen encoder over them once."""
-        from tercet_audio.batches import Listener, prepare
+        from tercet_audio.batches import Listener, Sizes, prepare
 
         listen = Listener(model, self._base_path, self.language)
         clips, replay = (read_records(run_dir, "audio", split) for split in ("train", "replay"))
-        micro_batch = self.recipe.sections.train.micro_batch
-        return prepare(listen, clips, replay, self.section.training, micro_batch, seed, on_units)
+        train, training = self.recipe.sections.train, self.section.training
+        sizes = Sizes(train.micro_batch, training.replay_batch, train.accumulate)
+        return prepare(listen, clips, replay, training, sizes, seed, on_units)
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return cross-entropy on the terms' clips plus `distil` times the divergence from the base elsewhere."""

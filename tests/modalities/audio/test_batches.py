@@ -8,7 +8,7 @@ import torch
 
 from tercet.errors import NothingSurvived
 from tercet_audio.augment import RATE
-from tercet_audio.batches import IGNORED, MAX_LABELS, Listener, Tokens, WindowBatches, prepare
+from tercet_audio.batches import IGNORED, MAX_LABELS, Listener, Sizes, Tokens, WindowBatches, prepare
 from tercet_audio.training import SpeechTraining
 from tercet_audio.windows import Window
 
@@ -58,18 +58,26 @@ def test_labels_hold_one_start_one_end_and_mask_only_prefix_and_padding():
 
 
 def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear(), micro_batch=1, replay_batch=2, seed=4)
-    seen = [batches._chosen(len(WINDOWS), 1, count, "own")[0] for count in range(len(WINDOWS))]
-    assert sorted(seen) == list(range(len(WINDOWS)))
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear(), Sizes(own=1, replay=2), seed=4)
+    seen = [batches.batch(step, 0)["own"]["windows"][0] for step in range(2 * len(WINDOWS))]
+    assert sorted(seen[:9]) == sorted(seen[9:]) == list(range(9))
+    assert seen[:9] != seen[9:]
     first, again = batches.batch(5, 0), batches.batch(5, 0)
     assert first["own"]["labels"].tolist() == again["own"]["labels"].tolist()
     assert first["replay"]["features"].shape == (2, 1)
     assert batches.describe()["encoder_cached"] is False
 
 
+def test_accumulated_micro_batches_go_on_through_the_windows():
+    batches = WindowBatches(WINDOWS, [], ear(), Sizes(own=1, replay=2, accumulate=3), seed=4)
+    seen = [batches.batch(step, micro)["own"]["windows"][0] for step in range(3) for micro in range(3)]
+    assert sorted(seen) == list(range(9))
+    assert batches.batch(0, 0)["replay"] is None
+
+
 def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
     listen = ear()
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], listen, micro_batch=4, replay_batch=1, seed=4)
+    batches = WindowBatches(WINDOWS, WINDOWS[:3], listen, Sizes(own=4, replay=1), seed=4)
     seen = []
     batches.encode(lambda done, total: seen.append((done, total)))
     assert listen.heard == 12
@@ -83,7 +91,7 @@ def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
 
 def test_without_an_accepted_clip_there_is_nothing_to_train_on():
     with pytest.raises(NothingSurvived, match="tercet report"):
-        prepare(ear(), [], [], SpeechTraining(), 1, 0, lambda *_: None)
+        prepare(ear(), [], [], SpeechTraining(), Sizes(1, 0), 0, lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,7 @@ def test_labels_go_to_the_device_that_hears(cached):
             return super().features(clips, mask_seeds).to("meta")
 
     listen: Any = Elsewhere()
-    batches = WindowBatches(WINDOWS, [], listen, micro_batch=2, replay_batch=0, seed=4)
+    batches = WindowBatches(WINDOWS, [], listen, Sizes(own=2, replay=0), seed=4)
     if cached:
         batches.encode(lambda *_: None)
     own = batches.batch(0, 0)["own"]

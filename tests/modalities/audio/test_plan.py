@@ -74,7 +74,7 @@ def test_every_voice_and_pace_gets_its_share_of_any_stretch():
     expected = {part.voice.id: part.share for part in cast(AudioRecipe(clips=1)).trained}
     for stretch in (train[:320], train[100:420], train[320:]):
         cells = Counter((item.spec["voice"], item.spec["pace"]) for item in stretch)
-        assert len(cells) == 2 * 3 + 5 * 3
+        assert len(cells) == 2 * 3 + 4 * 3
         for (voice, _), count in cells.items():
             assert abs(count - expected[voice] * 320) <= 3
 
@@ -148,9 +148,9 @@ def test_the_last_of_a_hundred_million_clips_is_planned_at_once():
         planned.item(len(planned))
 
 
-def test_espeak_speaks_five_accents_once_each_unless_voices_are_named():
+def test_espeak_speaks_four_accents_once_each_unless_voices_are_named():
     voices = {part.voice for part in cast(AudioRecipe(clips=1)).trained if part.voice.engine == "espeak"}
-    assert len({voice.accent for voice in voices}) == len(voices) == 5
+    assert len({voice.accent for voice in voices}) == len(voices) == 4
     named = AudioRecipe.model_validate({"clips": 1, "engines": {"espeak": {"voices": ["en-us"]}}})
     assert {part.voice.id for part in cast(named).trained} == {"espeak:en-us"}
 

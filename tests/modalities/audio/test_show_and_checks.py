@@ -172,7 +172,7 @@ def test_the_table_of_voices_says_which_a_recipe_gets_by_default(capsys):
     listed = {row["voice"]: row for row in json.loads(capsys.readouterr().out)["voices"]}
     assert listed["hibari:heart-gb"]["accent_mechanism"] == "phoneme_rules"
     assert not listed["hibari:heart-gb"]["accent_verified"]
-    assert sum(row["is_default"] for name, row in listed.items() if name.startswith("espeak")) == 5
+    assert sum(row["is_default"] for name, row in listed.items() if name.startswith("espeak")) == 4
     assert run_command(["audio", "voices", "--engine", "pico"]) == 0
     out = capsys.readouterr().out
     assert "pico:en-GB" in out
