@@ -166,6 +166,7 @@ class AudioPlan:
 
     def __init__(self, section: AudioRecipe, planning: Planning) -> None:
         self.section, self.planning = section, planning
+        _check_language(section, planning)
         self.cast = cast(section)
         self.terms: Sequence[Term] = tuple(planning.terms)
         self.phrases = tuple(planning.phrases) or PHRASES
@@ -250,6 +251,21 @@ class AudioPlan:
             count = min(count, round(self.section.clips * fraction / (1 - fraction)))
         seed = seed_of(self.planning.seed, "recordings")
         yield Recordings(tuple(distinct.values()), self.planning.root, seed), count
+
+
+def _check_language(section: AudioRecipe, planning: Planning) -> None:
+    """Refuse to let English sentences be read in another language."""
+    if planning.language.split("-")[0] == "en":
+        return
+    if (section.clips or section.held_out.term_clips) and planning.terms and not planning.phrases:
+        raise UsageError(
+            f"language {planning.language!r}: the built-in phrases are English; add sources.phrases in that language"
+        )
+    if section.general.clips or section.general.replay_clips:
+        raise UsageError(
+            f"language {planning.language!r}: the general sentences are English; set modalities.audio.general: "
+            "{clips: 0, replay_clips: 0} and name your own speech in evaluate.general"
+        )
 
 
 def _need(held_out: Sequence[object], what: str, quota: str, count: int) -> None:

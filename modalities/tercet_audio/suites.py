@@ -18,10 +18,10 @@ from tercet_audio.examples import BadRecording, decode
 from tercet_audio.payload import decode_clip
 
 HUMAN = "pkg:moonshine-voice"
-SUITES = (  # split, role, title
-    ("held_out_phrases", "primary", "trained terms in sentences never trained on"),
-    ("held_out_engine", "other", "trained terms, new sentences, by a speech engine never trained on"),
-    ("held_out_terms", "other", "terms never trained on"),
+SUITES = (  # split, role, title, what makes two clips of it depend on each other
+    ("held_out_phrases", "primary", "trained terms in sentences never trained on", "phrase"),
+    ("held_out_engine", "other", "trained terms, new sentences, by a speech engine never trained on", "phrase"),
+    ("held_out_terms", "other", "terms never trained on", "term"),
 )
 GENERAL = "ordinary sentences by a voice never trained on, and a person reading"
 SLICES = ("accent", "pace", "voice")
@@ -35,10 +35,10 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
     set with the spoken ones, and in a slice of their own.
     """
     suites = []
-    for split, role, title in SUITES:
-        if examples := list(made_examples(read_records(run_dir, "audio", split))):
+    for split, role, title, source in SUITES:
+        if examples := list(made_examples(read_records(run_dir, "audio", split), source)):
             suites.append(Suite(split, role, title, examples))
-    general = list(made_examples(read_records(run_dir, "audio", "general")))
+    general = list(made_examples(read_records(run_dir, "audio", "general"), "phrase"))
     if recipe.sections.language.startswith("en"):
         general += human_examples()
     if general:
@@ -47,7 +47,7 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
         folder = recipe.root / recipe.sections.evaluate.general
         _check_not_trained(recipe, folder)
         name = folder.resolve().name
-        taken = {"general", *(split for split, _, _ in SUITES)}
+        taken = {"general", *(suite[0] for suite in SUITES)}
         name = f"your {name}" if name in taken else name
         suites.append(Suite(name, "general", "your general speech", list(folder_examples(folder))))
     return suites
@@ -61,12 +61,12 @@ def _check_not_trained(recipe: Recipe, folder: Path) -> None:
             )
 
 
-def made_examples(records: Iterable[Record]) -> Iterator[Example]:
-    """Turn records into examples; a clip's source is its sentence without the term."""
+def made_examples(records: Iterable[Record], source: str) -> Iterator[Example]:
+    """Turn records into examples; a clip's source is its sentence without the term, or the term."""
     for record in records:
         slices = {name: f"{record.payload[name]}" for name in SLICES}
         clip = decode_clip(record.payload["audio"])
-        yield Example(record.id, record.payload["phrase"], record.payload["text"], clip, slices)
+        yield Example(record.id, record.payload[source], record.payload["text"], clip, slices)
 
 
 def human_examples() -> Iterator[Example]:

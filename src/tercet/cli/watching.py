@@ -26,6 +26,7 @@ class Watching:
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
+        self._done: dict[str, int] = {}
 
     def __enter__(self) -> Watching:
         if sys.stderr.isatty():
@@ -54,6 +55,9 @@ class Watching:
 
     def _log(self, progress: Progress) -> None:
         now = time.monotonic()
+        if progress.done < self._done.get(progress.stage, 0):  # the stage begins again, with another seed
+            del self._started[progress.stage]
+        self._done[progress.stage] = progress.done
         began, first = self._started.setdefault(progress.stage, (now, progress.done))
         is_finished = progress.done >= progress.total
         if not is_finished and now - self._said.get(progress.stage, began) < LINE_SECONDS:

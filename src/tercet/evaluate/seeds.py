@@ -1,4 +1,4 @@
-"""The whole loop over several seeds: is the result the recipe's, or the seed's? A finished seed is not run again."""
+"""The whole loop over several seeds: what of the result is the recipe's, and what the seed's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from tercet.evaluate.run import evaluate_recipe
 from tercet.files import write_atomically
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.pipeline.run import run_recipe
-from tercet.randomness import digest
 from tercet.recipe import Recipe
 from tercet.store.durable import make_folder
-from tercet.train.run import EVALUATION, train_recipe
+from tercet.train.run import train_recipe
 from tercet.train.task import modality_of_task
 
-FINISHED = "finished.json"
 VERSION = 1
 Key = tuple[str, str]  # (suite's title, metric or rate)
 
@@ -97,20 +95,11 @@ def _one(
     progress: OnProgress,
     announce: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Bring one seed to its evaluation."""
-    mark = {"recipe": digest(recipe.data)}
-    finished, evaluation = run_dir / FINISHED, run_dir / EVALUATION
-    if not fresh and finished.is_file() and evaluation.is_file() and json.loads(finished.read_bytes()) == mark:
-        announce(f"finished before: {run_dir}")
-        found: dict[str, Any] = json.loads(evaluation.read_bytes())
-        return found
+    """Bring one seed to its evaluation; what is made, trained or decoded already isn't made again."""
     make_folder(run_dir)
-    finished.unlink(missing_ok=True)
     run_recipe(recipe, run_dir, fresh=fresh, progress=progress, announce=announce)
     train_recipe(recipe, run_dir, progress=progress, announce=announce)
-    found = evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
-    write_atomically(finished, json.dumps(mark).encode())
-    return found
+    return evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
 
 
 def _kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:

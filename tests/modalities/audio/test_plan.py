@@ -257,3 +257,17 @@ def test_terms_are_found_word_for_word():
     assert said_in(terms, ["Environmental iron.", "vitamin b-12!"]) == {"iron", "Vitamin B 12"}
     assert said_in(terms, ["Environmental", "vitamin B", "--- co codamol"]) == {"co-codamol"}
     assert said_in([], ["iron"]) == said_in(terms, []) == frozenset()
+
+
+def test_english_sentences_are_not_read_in_another_language():
+    def plan_in(language, phrases=(), **section):
+        planning = Planning(1, language, TERMS, phrases)
+        return plan(AudioRecipe.model_validate({**FEW, **section}), planning)
+
+    silent = {"clips": 0, "replay_clips": 0}
+    with pytest.raises(UsageError, match=r"language 'de': the built-in phrases are English; add sources.phrases"):
+        plan_in("de", general=silent)
+    with pytest.raises(UsageError, match=r"the general sentences are English; set modalities.audio.general"):
+        plan_in("de-AT", phrases=("Ich nehme {term}.", "Wo ist {term}?"))
+    assert len(plan_in("de", phrases=PHRASES, general=silent)) > 0
+    assert len(plan_in("en-GB")) > 0
