@@ -57,6 +57,7 @@ class Watching:
         now = time.monotonic()
         if progress.done < self._done.get(progress.stage, 0):  # the stage begins again, with another seed
             del self._started[progress.stage]
+            self._said.pop(progress.stage, None)
         self._done[progress.stage] = progress.done
         began, first = self._started.setdefault(progress.stage, (now, progress.done))
         is_finished = progress.done >= progress.total
