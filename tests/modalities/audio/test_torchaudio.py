@@ -107,7 +107,7 @@ def test_our_noise_lies_where_torchaudio_puts_it(level_db):
 @pytest.mark.parametrize("source", [22_050, 24_000, 44_100, 8_000])
 def test_torchaudio_and_soxr_resample_alike_in_the_pass_band(source):
     times = np.arange(source) / source
-    highest = 0.8 * min(source, RATE) / 2  # torchaudio's window of 6 zero crossings begins to fall above
+    highest = 0.8 * min(source, RATE) / 2  # above that, torchaudio's window begins to fall
     tones = sum(np.sin(2 * np.pi * hertz * times) for hertz in np.linspace(100, highest, 7)) / 10
     clip = tones.astype(np.float32)
     ours = soxr.resample(clip, source, RATE)
