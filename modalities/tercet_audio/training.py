@@ -14,9 +14,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class SpeechTraining(Section):
     """How clips become Whisper's 30-second windows, and what keeps the model's ordinary English."""
 
-    variants: int = Field(4, ge=1, description="differently augmented copies of every clip")
+    variants: int = Field(3, ge=1, description="differently augmented copies of every clip")
     short_windows: Share = Field(0.3, description="share of windows that hold one to three clips instead of 30 s full")
-    speeds: tuple[float, float] = Field((0.82, 1.22), description="range of the resampling that makes new voices")
+    speeds: tuple[float, float] = Field((0.86, 1.16), description="range of the resampling that makes new voices")
     telephone_fraction: Share = Field(0.25, description="share of clips passed through a telephone line")
     tone_fraction: Share = Field(0.25, description="share of clips with a changed tone")
     noise_fraction: Share = Field(0.6, description="share of clips with white noise at 10-35 dB")
@@ -25,5 +25,5 @@ class SpeechTraining(Section):
         default=False,
         description="mask bands and moments of the clips' log-mel windows (SpecAugment); needs torchaudio",
     )
-    distil: float = Field(3.0, ge=0, description="weight of staying close to the base's own answers on general speech")
+    distil: float = Field(2.0, ge=0, description="weight of staying close to the base's own answers on general speech")
     replay_batch: int = Field(2, ge=0, description="windows of general speech beside each micro-batch; 0 is no replay")
