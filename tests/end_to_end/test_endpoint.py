@@ -139,7 +139,7 @@ def test_after_kill_9_half_way_at_most_what_was_in_flight_is_asked_again(tmp_pat
     assert len(repeated) <= CONCURRENCY
     assert set(repeated.values()) <= {2}
     assert summary["modalities"]["text"]["accepted"] == 40
-    # an answer that was paid for and never arrived counts as spent, but for what was in flight: without a budget nothing
+    # an answer that was paid for and never arrived counts as spent, but for what was in flight: with no budget nothing
     # waits for the count to be durable
     assert after.total() - CONCURRENCY <= summary["spend"]["requests"] <= after.total()
 
