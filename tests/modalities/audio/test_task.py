@@ -130,7 +130,7 @@ def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
     with torch.no_grad():
         for name, value in trainable(model).items():
             if "lora_B" in name:
-                value.normal_(std=0.03, generator=torch.Generator().manual_seed(3))
+                value.normal_(std=0.15, generator=torch.Generator().manual_seed(3))
     save(model, tmp_path / "adapter", {"base": base.reference, "base_digest": base.digest})
     engine = ready_engine("pico")
     said = [engine.speak(text, "en-US", 1.0, 0) for text in ("Close the window, please.", "I lost my green umbrella.")]
@@ -139,7 +139,7 @@ def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
     both = list(task.predict_both(base.path, tmp_path / "adapter", examples, lambda *at: quiet.seen.append(at)))
     alone = list(task.predict(base.path, None, examples, lambda *_: None))
     tuned = list(task.predict(base.path, tmp_path / "adapter", examples, lambda *_: None))
-    assert [pair[0] for pair in both] == alone == ["Close the window please.", "I lost my green umbrella."]
+    assert [pair[0] for pair in both] == alone == ["Close the window, please.", "I lost my green umbrella."]
     assert [pair[1] for pair in both] == tuned != alone
     assert quiet.seen == [(2, 2)]
 

@@ -13,7 +13,7 @@ from tercet.compat import find_torchaudio
 from tercet.errors import MissingExtra
 from tercet_audio import batches, room
 from tercet_audio.augment import RATE, add_noise, augment, shift_speed
-from tercet_audio.batches import Listener, WindowBatches, prepare
+from tercet_audio.batches import Listener, Sizes, WindowBatches, prepare
 from tercet_audio.masking import FRAMES, MELS, mask
 from tercet_audio.room import convolve, impulse_response, in_a_room, reverberate
 from tercet_audio.training import SpeechTraining
@@ -154,7 +154,7 @@ def ear(monkeypatch):
     )
     listen.encode = listen.features
     monkeypatch.setattr("tercet_audio.transcribe.log_mel", lambda _, clips: LOG_MEL.repeat(len(clips), 1, 1))
-    monkeypatch.setattr(batches.Tokens, "batch", lambda *_: (None, None))
+    monkeypatch.setattr(batches.Tokens, "batch", lambda *_: (torch.zeros(0), torch.zeros(0)))
     monkeypatch.setattr(batches.Tokens, "fits", lambda *_: True)
     return listen
 
@@ -164,7 +164,7 @@ def packed(ear):
     windows = [Window(np.ones(9 * RATE, np.float32), "") for _ in range(5)]
 
     def make(*, is_masked):
-        made = WindowBatches(windows, windows[:3], ear, micro_batch=2, replay_batch=1, seed=6)
+        made = WindowBatches(windows, windows[:3], ear, Sizes(own=2, replay=1), seed=6)
         made.is_masked = is_masked
         return made
 
@@ -194,10 +194,10 @@ def test_the_recipe_turns_masking_on_and_names_torchaudio_where_it_is_absent(ear
     clip: Any = SimpleNamespace(samples=SPEECH, text="a")
     monkeypatch.setattr(batches, "read_spoken", list)
     settings = SpeechTraining(spec_augment=True, variants=1)
-    assert prepare(ear, [clip], [], settings, 1, 0, lambda *_: None).is_masked
-    assert not prepare(ear, [clip], [], SpeechTraining(variants=1), 1, 0, lambda *_: None).is_masked
+    assert prepare(ear, [clip], [], settings, Sizes(1, 0), 0, lambda *_: None).is_masked
+    assert not prepare(ear, [clip], [], SpeechTraining(variants=1), Sizes(1, 0), 0, lambda *_: None).is_masked
     monkeypatch.setattr("tercet_audio.masking.find_torchaudio", lambda: None)
     with pytest.raises(
         MissingExtra, match=r"spec_augment: true needs 'torchaudio'; run: pip install 'tercet\[coqui\]'"
     ):
-        prepare(ear, [clip], [], settings, 1, 0, lambda *_: None)
+        prepare(ear, [clip], [], settings, Sizes(1, 0), 0, lambda *_: None)
