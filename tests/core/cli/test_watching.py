@@ -1,13 +1,12 @@
 """Progress without a terminal: plain lines, and a stage that begins again is timed anew."""
 
-from tercet.cli import watching
 from tercet.cli.watching import Watching
 from tercet.pipeline.progress import Progress
 
 
 def test_a_stage_that_begins_again_is_timed_from_there(monkeypatch, capsys):
     clock = iter([0.0, 10.0, 1000.0, 1010.0])
-    monkeypatch.setattr(watching.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("tercet.cli.watching.time.monotonic", lambda: next(clock))
     with Watching() as watch:
         watch(Progress("speak", 0, 100))
         watch(Progress("speak", 100, 100))
