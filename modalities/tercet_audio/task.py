@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,12 @@ class SpeechToText:
         self.language = recipe.sections.language
         self._base_path = Path()  # set with the base
         self.settings: Mapping[str, Any] = section.training.model_dump(mode="json")
-        self.decoding: Mapping[str, Any] = {"search": "greedy", "batch": BATCH_SIZE, "language": self.language}
+        self.decoding: Mapping[str, Any] = {
+            "search": "greedy",
+            "batch": BATCH_SIZE,
+            "language": self.language,
+            **{name: _version(name) for name in ("torch", "transformers")},
+        }
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
         """Refuse the model that judged the clips, which would choose its own data, and one of another language."""
@@ -198,6 +204,14 @@ def _is_multilingual(base: Path) -> bool:
 def touches_encoder(parameters: Iterable[str]) -> bool:
     """Say whether an adapter changes the encoder, by the names of a model's parameters."""
     return any("encoder." in name and "lora_" in name for name in parameters)
+
+
+def _version(distribution: str) -> str:
+    """Name what decodes: another version may write another transcript, so answers are kept apart by it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def _cut(examples: Sequence[Example]) -> Iterator[tuple[int, list[Any]]]:

@@ -216,3 +216,12 @@ def test_an_english_only_base_is_not_taught_another_language(recipe, tmp_path):
 def test_a_gate_of_a_split_that_does_not_exist_judges_nothing_and_is_refused():
     with pytest.raises(ValidationError, match="literal_error"):
         RoundTripGate.model_validate({"splits": ["trian"]})
+
+
+def test_answers_are_kept_apart_by_what_decodes_them(recipe, monkeypatch):
+    from tercet_audio import task as module
+
+    before = SpeechToText(recipe).decoding
+    monkeypatch.setattr(module, "version", lambda name: f"{name} of tomorrow")
+    assert SpeechToText(recipe).decoding != before
+    assert SpeechToText(recipe).decoding["torch"] == "torch of tomorrow"
