@@ -22,7 +22,7 @@ from typing import Any
 from tercet import load_recipe
 from tercet.cli.watching import Watching
 from tercet.errors import TercetError
-from tercet.evaluate.conditions import describe_machine
+from tercet.machine import describe_machine
 from tercet.pipeline.progress import Progress
 from tercet.pipeline.run import default_run_dir, run_recipe
 

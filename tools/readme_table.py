@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tercet.evaluate.conditions import say_machine
 from tercet.evaluate.layout import metrics_in_order, suites_in_order
 from tercet.evaluate.seeds import table
+from tercet.machine import say_machine
 
 REPOSITORY = Path(__file__).parents[1]
 EVALUATION = REPOSITORY / "benchmarks" / "results" / "demo-evaluation.json"

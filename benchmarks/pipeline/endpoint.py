@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import signal
 import socket
 import statistics
@@ -28,6 +27,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tercet.machine import describe_machine
 
 HERE = Path(__file__).resolve().parent
 CONCURRENCY = 32
@@ -202,10 +203,9 @@ def main() -> None:
     else:
         rows = [measure_case(*case, arguments.repeats) for case in CASES]
         show(rows)
-        machine = {"cores": os.cpu_count(), "system": platform.machine(), "python": platform.python_version()}
         report = {
             "command": f"python benchmarks/pipeline/endpoint.py --repeats {arguments.repeats}",
-            "machine": machine,
+            "machine": describe_machine(),
             "load_at_the_end": round(os.getloadavg()[0], 2),
             "concurrency": CONCURRENCY,
             "rows": rows,

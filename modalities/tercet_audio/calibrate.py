@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tercet.cli.output import Json, emit, note
 from tercet.errors import UsageError
 from tercet.files import write_atomically
+from tercet.machine import describe_machine
 from tercet_audio.calibration import Figure, Key, measure, read_figures
 from tercet_audio.cast import voices_of
 from tercet_audio.engines import ENGINES, engine, ready_engine
@@ -61,21 +60,6 @@ def default_voices() -> list[str]:
     return [voice.id for name in ready if engine(name).voices() for voice in voices_of(name, (), {})]
 
 
-def machine() -> dict[str, Any]:
-    """Describe what computed the figures, without naming the host."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
-
-
 def _known(out: Path) -> dict[Key, Figure]:
     if not out.parent.is_dir() or out.is_dir():
         raise UsageError(f"--out {out}: not a file in an existing folder; name one, such as calibration.json")
@@ -90,7 +74,7 @@ def _known(out: Path) -> dict[Key, Figure]:
 def _document(known: dict[Key, Figure]) -> str:
     document = {
         "command": shlex.join(["tercet", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": describe_machine(),
         "versions": {name: _version(name) for name in LIBRARIES},
         "figures": [asdict(figure) for figure in _in_order(known)],
     }

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import UsageError
-from tercet.evaluate.conditions import describe_machine, say_machine
 from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
 from tercet.evaluate.run import evaluate_recipe
 from tercet.files import write_atomically
+from tercet.machine import describe_machine, say_machine
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.pipeline.run import run_recipe
 from tercet.recipe import Recipe
