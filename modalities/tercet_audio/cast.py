@@ -10,8 +10,8 @@ from tercet_audio.engines import find_voice, ready_engine
 from tercet_audio.engines.base import Settings, Voice
 from tercet_audio.recipe import AudioRecipe
 
-# of espeak-ng's voices, one of each accent that a listener understands: `tercet audio calibrate` gave medians of 0.32 to
-# 0.37 for Scotland, Lancashire and the West Midlands, 0.30 and 0.45 for two `+f` variants, and 0.17 to 0.25 for these
+# of espeak-ng's voices, one of each accent that a listener understands: `tercet audio calibrate` gave medians of
+# 0.32 to 0.37 for Scotland, Lancashire and the West Midlands, 0.30, 0.45 for two `+f` variants, 0.17 to 0.25 here
 BEST_FEW = {"espeak": ("en-us", "en-us-nyc", "en-gb", "en-gb-x-rp")}
 
 

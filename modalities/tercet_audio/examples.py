@@ -104,7 +104,7 @@ def decode(data: bytes) -> Clip:
                 raise BadRecording(f"{seconds:.1f} s long; cut it into pieces of at most {MAX_SECONDS} s, each a row")
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise BadRecording(f"not a sound file that can be read ({error}); convert it to WAV or FLAC") from error
+        raise BadRecording("not a sound file that can be read; convert it to WAV or FLAC") from error
     if not len(samples):
         raise BadRecording("holds no sound; record it again or remove its row")
     if not np.isfinite(samples).all():
