@@ -16,11 +16,11 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 class Variant:
     """One shipped configuration of a kernel.
 
-    `signature` gives each run-time argument its Triton type ("*bf16", "*i64", "i32", "fp32"), `constants` the constexprs;
-    together they name every argument of `kernel`. `aligned` are the arguments (pointers, strides, sizes) that a launch with
-    ordinary shapes finds divisible by 16: they decide whether loads are 128 bits wide. `has_dot` says that tensor-core
-    instructions must appear, `wide` that 128-bit loads must. `spilled_bytes` is what may spill per target, 0 unless the
-    reason stands beside the number.
+    `signature` gives each run-time argument its Triton type ("*bf16", "*i64", "i32", "fp32"), `constants` the
+    constexprs; together they name every argument of `kernel`. `aligned` are the arguments (pointers, strides, sizes)
+    that a launch with ordinary shapes finds divisible by 16: they decide whether loads are 128 bits wide. `has_dot`
+    says that tensor-core instructions must appear, `wide` that 128-bit loads must. `spilled_bytes` is what may spill
+    per target, 0 unless the reason stands beside the number.
     """
 
     name: str
