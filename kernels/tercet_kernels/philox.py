@@ -30,13 +30,15 @@ def inverse_keep(dropout: float) -> float:
     return 65536 / kept if kept else 0.0
 
 
-def keep_mask(seed: int, rows: int, columns: int, p16: int, member: int = 0) -> Tensor:
+def keep_mask(seed: int | Tensor, rows: int, columns: int, p16: int, member: int = 0) -> Tensor:
     """Return the bool mask (rows, columns) of what a dropout of p16/65536 keeps.
 
-    `seed` is a 64-bit key; `member` tells the linears of a group apart, which share x but not their mask.
+    `seed` is a 64-bit key, as a number or as an int64 tensor, on whose device the mask is made without a wait; `member`
+    tells the linears of a group apart, which share x but not their mask.
     """
+    device = seed.device if isinstance(seed, Tensor) else None
     groups = -(-columns // LANES)
-    position_MC = torch.arange(rows)[:, None] * groups + torch.arange(groups)[None, :]
+    position_MC = torch.arange(rows, device=device)[:, None] * groups + torch.arange(groups, device=device)[None, :]
     words = _philox((position_MC & WORD, position_MC >> 32, torch.full_like(position_MC, member)), seed)
     # the order in which the kernel's joins put the four words and their halves
     pairs = torch.stack([torch.stack(words[:2], -1), torch.stack(words[2:], -1)], -1)
@@ -44,7 +46,7 @@ def keep_mask(seed: int, rows: int, columns: int, p16: int, member: int = 0) -> 
     return lanes >= p16
 
 
-def _philox(counter: tuple[Tensor, Tensor, Tensor], seed: int) -> list[Tensor]:
+def _philox(counter: tuple[Tensor, Tensor, Tensor], seed: int | Tensor) -> list[Tensor]:
     c0, c1, c2 = counter
     c3 = torch.zeros_like(c0)
     key0, key1 = seed & WORD, (seed >> 32) & WORD

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tercet_kernels.lora import Member, lora_group, lora_linear, lora_reference
+from tercet_kernels.lora import Member, dora_linear, dora_reference, lora_group, lora_linear, lora_reference
+from tercet_kernels.lora.dora import row_norms
 from tercet_kernels.lora.eager import apply_mask, draw_mask
 
 GENERATOR = torch.Generator()
@@ -190,3 +191,91 @@ def test_what_does_not_fit_is_named(change: dict[str, object], message: str) -> 
     }
     with pytest.raises(ValueError, match=message):
         lora_linear(torch.zeros(3, 8), Member(**{**sound, **change}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("wanted", ["x", "a", "b", "magnitude", "bias"])
+def test_dora_has_the_gradients_of_its_definition(dropout: float, wanted: str) -> None:
+    x, member = make(13, 10, 7, 3, dropout=dropout, scaling=1.7)
+    assert member.bias_N is not None
+    magnitude = (torch.rand(7, dtype=torch.float64) + 0.5).requires_grad_()
+    torch.manual_seed(5)
+    keep = mask_of(x, member, torch.randint(2**63 - 1, (1,)), 0)
+    expected = dora_reference(x, member, magnitude, keep)
+    tensors = {"x": x, "a": member.a_RK, "b": member.b_NR, "magnitude": magnitude, "bias": member.bias_N}
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name == wanted)
+    torch.manual_seed(5)
+    got = dora_linear(x, member, magnitude)
+    torch.testing.assert_close(got.detach(), expected.detach())
+    tensors[wanted].grad = None
+    dy = torch.randn_like(got)
+    right = torch.autograd.grad(dora_reference(x, member, magnitude, keep), tensors[wanted], dy)
+    torch.testing.assert_close(torch.autograd.grad(got, tensors[wanted], dy), right)
+
+
+def test_a_dora_norm_is_right_where_the_update_outweighs_the_weight() -> None:
+    _, member = make(1, 40, 9, 4, scaling=30.0)
+    built = member.weight_NK + 30.0 * (member.b_NR @ member.a_RK)
+    got = row_norms(member.weight_NK.float(), member.a_RK.float(), member.b_NR.float(), 30.0)
+    torch.testing.assert_close(got.detach(), built.norm(dim=1).float().detach())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("rows", [5, 70])
+def test_the_operator_keeps_torch_s_contract(rows: int, dropout: float) -> None:
+    x, member = make(rows, 16, 12, 4)
+    inputs = (
+        x.detach().float().requires_grad_(),
+        torch.tensor([7]),
+        member.weight_NK.float(),
+        None,
+        member.a_RK.detach().float().requires_grad_(),
+        member.b_NR.detach().float().requires_grad_(),
+        1.5,
+        dropout,
+        "torch",
+    )
+    torch.library.opcheck(torch.ops.tercet.lora.default, inputs)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_compiled_graph_is_whole_and_equal(dropout: float) -> None:
+    _, member = make(1, 16, 12, 4)
+    low = Member(
+        member.weight_NK.float(),
+        None,
+        member.a_RK.detach().float().requires_grad_(),
+        member.b_NR.detach().float().requires_grad_(),
+        dropout=dropout,
+    )
+    graphs = 0
+
+    def count(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    run = torch.compile(lambda x: lora_linear(x, low).relu().sum(), fullgraph=True, backend=count, dynamic=True)
+    for rows in (9, 17, 33):
+        x = torch.randn(rows, 16, requires_grad=True)
+        torch.manual_seed(3)
+        expected = lora_linear(x, low).relu().sum()
+        torch.manual_seed(3)
+        got = run(x)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(torch.autograd.grad(got, x), torch.autograd.grad(expected, x))
+    assert graphs == 1
+
+
+def test_function_transforms_take_the_definition() -> None:
+    x, member = make(6, 8, 5, 2)
+    mapped = torch.func.vmap(lambda row: lora_linear(row[None], member)[0])(x)
+    torch.testing.assert_close(mapped, lora_linear(x, member))
+
+
+def test_a_second_derivative_is_refused_clearly() -> None:
+    x, member = make(6, 8, 5, 2)
+    (first,) = torch.autograd.grad(lora_linear(x, member).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

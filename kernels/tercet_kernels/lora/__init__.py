@@ -13,16 +13,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tercet_kernels.dispatch import Choice, choose_path
+from tercet_kernels.lora.dora import DoraLinear
 from tercet_kernels.lora.eager import STEPS as EAGER
 from tercet_kernels.lora.function import LoraGroup, flatten
-from tercet_kernels.lora.member import Member, Steps
+from tercet_kernels.lora.library import LIBRARY
+from tercet_kernels.lora.member import Member
+from tercet_kernels.lora.paths import choose, steps_for
 from tercet_kernels.lora.reference import dora_reference, lora_reference
+from tercet_kernels.philox import quantise
 
-__all__ = ["Member", "choose", "compute_dtype", "dora_reference", "lora_group", "lora_linear", "lora_reference"]
-
-MAX_FUSED_RANK = 128  # above it LoRA is a tenth of the work and a plain product of A and B wins (kernels.md A5.5)
-MIN_FUSED_ROWS = 64
+__all__ = [
+    "LIBRARY", "Member", "choose", "compute_dtype", "dora_linear", "dora_reference", "lora_group", "lora_linear",
+    "lora_reference",
+]  # fmt: skip
 
 
 def lora_linear(x: Tensor, member: Member, *, training: bool = True, path: str = "auto") -> Tensor:
@@ -41,42 +44,39 @@ def lora_group(
 
     Raises ValueError where a shape, dtype or rate doesn't fit.
     """
-    members = [member if training else without_dropout(member) for member in members]
-    dtype = compute_dtype(x, members[0].weight_NK)
     check(x, members)
-    rows_MK = x.reshape(-1, x.shape[-1]).to(dtype)
-    members = [_in_dtype(member, dtype) for member in members]
-    seed = draw_seed(x) if any(member.dropout for member in members) else None
-    steps = steps_for(choose(rows_MK, members, path))
-    numbers = tuple((member.scaling, member.dropout) for member in members)
-    ys: tuple[Tensor, ...] = LoraGroup.apply(  # type: ignore[no-untyped-call]
-        steps, numbers, rows_MK, seed, *flatten(members)
-    )
+    members = [member if training else without_dropout(member) for member in members]
+    rows_MK, members = _prepare(x, members)
+    if torch.compiler.is_compiling():
+        ys = tuple(_through_library(rows_MK, member, path) for member in members)
+    elif _is_transformed():  # vmap, jvp and their kin follow plain operations alone
+        ys = tuple(lora_reference(rows_MK, member, _keep(rows_MK, member)) for member in members)
+    else:
+        seed = draw_seed(x) if any(member.dropout for member in members) else None
+        numbers = tuple((member.scaling, member.dropout) for member in members)
+        steps = steps_for(choose(rows_MK, members, path))
+        ys = LoraGroup.apply(steps, numbers, rows_MK, seed, *flatten(members))  # type: ignore[no-untyped-call]
     return tuple(y_MN.view(*x.shape[:-1], y_MN.shape[-1]) for y_MN in ys)
 
 
-def choose(x_MK: Tensor, members: Sequence[Member], path: str = "auto") -> Choice:
-    """Choose the path of a group; ranks and sizes that the kernels don't serve well go to plain torch."""
-    choice = choose_path("lora", x_MK, path)
-    if not choice.is_triton:
-        return choice
-    if not x_MK.shape[0]:
-        return Choice("torch", "an empty batch")
-    largest = max(member.rank for member in members)
-    if largest > MAX_FUSED_RANK:
-        return Choice("torch", f"rank {largest} is above {MAX_FUSED_RANK}")
-    if path == "auto" and x_MK.shape[0] < MIN_FUSED_ROWS:
-        return Choice("torch", f"{x_MK.shape[0]} rows: the launches would cost more than the work")
-    return choice
+def dora_linear(x: Tensor, member: Member, magnitude_N: Tensor, *, training: bool = True, path: str = "auto") -> Tensor:
+    """Return y (..., N) of a DoRA linear, whose output n has the length magnitude_N[n]; see `lora_group`.
 
-
-def steps_for(choice: Choice) -> Steps:
-    """Return the steps of a path."""
-    if not choice.is_triton:
-        return EAGER
-    from tercet_kernels.lora.launch import STEPS  # triton may be absent
-
-    return STEPS
+    With dropout it runs in plain torch on every device. The weight gets no gradient, and the bias keeps its own scale.
+    """
+    check(x, [member])
+    if magnitude_N.shape != (member.weight_NK.shape[0],):
+        raise ValueError(f"lora: magnitude has shape {tuple(magnitude_N.shape)}, not ({member.weight_NK.shape[0]},)")
+    rows_MK, (member,) = _prepare(x, [member if training else without_dropout(member)])
+    if torch.compiler.is_compiling() or _is_transformed():
+        y_MN = dora_reference(rows_MK, member, magnitude_N, _keep(rows_MK, member))
+    else:
+        seed = draw_seed(x) if member.dropout else None
+        steps = EAGER if member.dropout else steps_for(choose(rows_MK, [member], path))
+        numbers = (member.scaling, member.dropout)
+        tensors = (member.weight_NK, member.bias_N, member.a_RK, member.b_NR, magnitude_N)
+        y_MN = DoraLinear.apply(steps, numbers, rows_MK, seed, *tensors)  # type: ignore[no-untyped-call]
+    return y_MN.view(*x.shape[:-1], y_MN.shape[-1])
 
 
 def draw_seed(x: Tensor) -> Tensor:
@@ -115,6 +115,29 @@ def check(x: Tensor, members: Sequence[Member]) -> None:
             raise ValueError(f"lora: member {index}: bias has shape {tuple(member.bias_N.shape)}, not ({outputs},)")
         if not 0.0 <= member.dropout <= 1.0:
             raise ValueError(f"lora: member {index}: dropout is {member.dropout}; it must lie between 0 and 1")
+
+
+def _prepare(x: Tensor, members: Sequence[Member]) -> tuple[Tensor, list[Member]]:
+    """Return x as rows, and the members, in the dtype of the arithmetic."""
+    dtype = compute_dtype(x, members[0].weight_NK)
+    return x.reshape(-1, x.shape[-1]).to(dtype), [_in_dtype(member, dtype) for member in members]
+
+
+def _through_library(rows_MK: Tensor, member: Member, path: str) -> Tensor:
+    seed = draw_seed(rows_MK) if member.dropout else None
+    tensors = (member.weight_NK, member.bias_N, member.a_RK, member.b_NR)
+    y_MN: Tensor = torch.ops.tercet.lora(rows_MK, seed, *tensors, member.scaling, member.dropout, path)[0]
+    return y_MN
+
+
+def _is_transformed() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _keep(rows_MK: Tensor, member: Member) -> Tensor | None:
+    if not member.dropout:
+        return None
+    return torch.rand_like(rows_MK, dtype=torch.float32) >= quantise(member.dropout) / 65536
 
 
 def _in_dtype(member: Member, dtype: torch.dtype) -> Member:

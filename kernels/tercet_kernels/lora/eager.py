@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tercet_kernels.lora.member import Member, Steps
-from tercet_kernels.philox import quantise
+from tercet_kernels.philox import keep_mask, quantise
 
 ROWS_AT_ONCE = 4096  # of a sum in fp32 over 16-bit rows: what is converted at a time
 LARGEST_INT64 = 2**63 - 1
@@ -85,15 +85,14 @@ def draw_mask(x_MK: Tensor, member: Member, seed: Tensor | None, index: int) -> 
     """
     if not member.dropout or seed is None:
         return _no_mask(x_MK)
-    generator = torch.Generator(x_MK.device).manual_seed((int(seed) + index) % LARGEST_INT64)
-    words = torch.empty(-(-x_MK.numel() // 4), dtype=torch.int64, device=x_MK.device)
-    words.random_(-LARGEST_INT64 - 1, None, generator=generator)
-    # signed lanes, so the threshold moves down by half the range
-    keep = words.view(torch.int16)[: x_MK.numel()] >= quantise(member.dropout) - 32768
-    if x_MK.device.type != "cpu":
-        return keep
+    if x_MK.device.type != "cpu":  # as the kernels do: nothing waits for the seed to reach the host
+        return keep_mask(seed, x_MK.shape[0], x_MK.shape[1], quantise(member.dropout), index).reshape(-1)
     import numpy as np
 
+    generator = torch.Generator().manual_seed((int(seed) + index) % LARGEST_INT64)
+    words = torch.empty(-(-x_MK.numel() // 4), dtype=torch.int64).random_(-LARGEST_INT64 - 1, None, generator=generator)
+    # signed lanes, so the threshold moves down by half the range
+    keep = words.view(torch.int16)[: x_MK.numel()] >= quantise(member.dropout) - 32768
     return torch.from_numpy(np.packbits(keep.numpy(), bitorder="little"))
 
 

@@ -39,7 +39,7 @@ def down(
             num_warps=cut.num_warps, num_stages=cut.num_stages,
         )  # fmt: skip
         small += torch.split(s_MW, padded, dim=1)
-    return small, [x_MK.new_empty(0) for _ in members]
+    return small, [x_MK.new_empty(0, dtype=torch.uint8) for _ in members]
 
 
 def up(x_MK: Tensor, s_MP: Tensor, member: Member, tile: tiles.Tile | None = None) -> Tensor:
