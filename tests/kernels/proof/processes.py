@@ -9,8 +9,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).parents[3]
 PINNED = ""  # the version of Triton in the environment
@@ -32,6 +34,42 @@ def environment(*first: Path, **switches: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         **switches,
     }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of pytest came to: the tests by their names, and all that it printed."""
+
+    passed: list[str]
+    failed: list[str]
+    skipped: list[str]
+    output: str
+
+
+def run_tests(
+    tests: Sequence[str], folder: Path, *, under_ttsem: bool = False, kernels: Path | None = None, stop: bool = False
+) -> Outcome:
+    """Run tests in a child, interpreted or under ttsem; `kernels` as in `compile_ahead`, `stop` ends at a failure.
+
+    Raises RuntimeError where pytest doesn't get as far as running tests, so that a typo isn't taken for a finding.
+    """
+    first = [*([kernels] if kernels else []), *([TTSEM] if under_ttsem else [])]
+    command = [sys.executable, "-m", *(["ttsem.sanitize"] if under_ttsem else []), "pytest", *tests, "-q"]
+    report = folder / "report.xml"
+    command += ["-p", "no:cacheprovider", "--hypothesis-seed=0", f"--junitxml={report}", *(["-x"] if stop else [])]
+    switches = {"TRITON_CACHE_DIR": str(folder / "cache"), "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(*first, **switches), capture_output=True, text=True, check=False
+    )
+    output = done.stdout[-6000:] + done.stderr[-2000:]
+    if done.returncode not in {0, 1} or not report.is_file():  # 0: all passed, 1: some failed
+        raise RuntimeError(f"pytest ended with {done.returncode}:\n{output}")
+    found: dict[str, list[str]] = {"passed": [], "failure": [], "error": [], "skipped": []}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        found[next((child.tag for child in case if child.tag in found), "passed")].append(case.attrib["name"])
+    if found["error"]:
+        raise RuntimeError(f"fixtures or imports failed, not tests: {found['error']}\n{output}")
+    return Outcome(found["passed"], found["failure"], found["skipped"], output)
 
 
 def compile_ahead(
