@@ -36,8 +36,8 @@ def duplicates(pairs_P2: Tensor, num_rows: int, *, mode: str = "any_earlier") ->
 
 
 def _greedy(pairs_P2: Tensor, drop_N: Tensor) -> Tensor:
-    earlier_G, size_G = pairs_P2[:, 0].unique_consecutive(return_counts=True)
-    later_by_group = pairs_P2[:, 1].split(size_G.tolist())
+    earlier_G, size_G = torch.unique_consecutive(pairs_P2[:, 0], return_counts=True)
+    later_by_group = torch.split(pairs_P2[:, 1], size_G.tolist())
     # in order of the earlier row, whose own fate is settled when its turn comes
     for earlier, later in zip(earlier_G.tolist(), later_by_group, strict=True):
         if not drop_N[earlier]:

@@ -13,7 +13,7 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 21  # 16 MiB of fp64: what a step in fp64 may hold at a time
 UNIT_TOLERANCE = 0.01  # bf16 rounds a unit row's length by at most 0.002
 # both operands, as if digits were cut rather than rounded
-OPERAND_ROUNDING = {"none": 0.0, "ieee": 0.0, "tf32": 2.0**-9, "bf16": 2.0**-7}
+OPERAND_ROUNDING = {"none": 0.0, "ieee": 0.0, "tf32": 2.0**-9, "bf16": 2.0**-6}
 
 
 def chunks(x_ND: Tensor) -> Iterator[slice]:
