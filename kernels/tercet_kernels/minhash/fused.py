@@ -2,7 +2,7 @@
 
 Documents are cut into parts (`cut_rows`), one program each; a part's minima go to its document's row by atomic_min, so
 the result is the same in any order. rensa-v2 takes four launches: three rounds that touch one permutation a shingle,
-and one over all permutations for documents that have permutations left over; a launch leaves finished documents alone.
+and one over all permutations; after each, only documents that have permutations left over go on.
 Shapes: U bytes, words or shingles, D documents, P permutations, N parts, K pairs.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from tercet_kernels.compiling import Variant
 from tercet_kernels.minhash.permutations import Permutations
 from tercet_kernels.minhash.ragged import cut_rows
-from tercet_kernels.minhash.reference import BUCKET_DOMAIN, FALLBACK_DOMAIN, ROUND_DOMAIN, ROUNDS
+from tercet_kernels.minhash.reference import BUCKET_DOMAIN, FALLBACK_DOMAIN, RANK_BITS, ROUND_DOMAIN, ROUNDS
 
 # the arithmetic of a formula
 SHIFT, MERSENNE, MERSENNE_LOW, RANKS = range(4)
@@ -97,39 +97,22 @@ def shingle_kernel(
 
 
 @triton.jit
-def is_filled(least_ptr, row, P, LIMIT: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Tell whether an earlier round met every permutation of a document: later ranks are all larger."""
-    most = tl.zeros((BLOCK_P,), tl.uint32)
-    for first in range(0, P, BLOCK_P):
-        column = first + tl.arange(0, BLOCK_P)
-        most = tl.maximum(most, tl.load(least_ptr + row * P + column, mask=column < P, other=0))
-    return tl.max(most, axis=0) < LIMIT
-
-
-@triton.jit
 def round_kernel(
     hashes_ptr, row_ptr, start_ptr, offsets_ptr, least_ptr, term_ptr, P, log_P,
     DOMAIN: tl.constexpr, NUMBER: tl.constexpr, PART: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Let each shingle of one part meet the permutation that round NUMBER gives it."""
     row = tl.load(row_ptr + tl.program_id(0))
-    is_open = True
-    if NUMBER:
-        is_open = not is_filled(least_ptr, row, P, NUMBER << 30, 128)
-    if is_open:
-        start = tl.load(start_ptr + tl.program_id(0))
-        end = tl.minimum(start + PART, tl.load(offsets_ptr + row + 1))
-        seed = tl.load(term_ptr).to(tl.uint64, bitcast=True) ^ DOMAIN
-        for first in range(start, end, BLOCK):
-            place = first + tl.arange(0, BLOCK)
-            inside = place < end
-            mixed = mix(tl.load(hashes_ptr + place, mask=inside, other=0).to(tl.uint64, bitcast=True) ^ seed)
-            bucket = ((mixed & 0xFFFFFFFF) >> (32 - log_P)).to(tl.int64)
-            rank = (mixed >> 34).to(tl.uint32) | (NUMBER << 30)
-            met = least_ptr + row * P + bucket
-            # few shingles of a long document improve a minimum; one read too early costs an atomic, no more
-            inside &= rank < tl.load(met, mask=inside, other=0, cache_modifier=".cg")
-            tl.atomic_min(met, rank, mask=inside, sem="relaxed")
+    start = tl.load(start_ptr + tl.program_id(0))
+    end = tl.minimum(start + PART, tl.load(offsets_ptr + row + 1))
+    seed = tl.load(term_ptr).to(tl.uint64, bitcast=True) ^ DOMAIN
+    for first in range(start, end, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        inside = place < end
+        mixed = mix(tl.load(hashes_ptr + place, mask=inside, other=0).to(tl.uint64, bitcast=True) ^ seed)
+        bucket = ((mixed & 0xFFFFFFFF) >> (32 - log_P)).to(tl.int64)
+        rank = (mixed >> 34).to(tl.uint32) | (NUMBER << 30)
+        tl.atomic_min(least_ptr + row * P + bucket, rank, mask=inside, sem="relaxed")
 
 
 @triton.jit
@@ -139,39 +122,35 @@ def line_kernel(
 ):  # fmt: skip
     """Take the minima of a h + b over one part, for BLOCK_P permutations."""
     row = tl.load(row_ptr + tl.program_id(0))
+    start = tl.load(start_ptr + tl.program_id(0))
+    end = tl.minimum(start + PART, tl.load(offsets_ptr + row + 1))
     column = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = column < P
-    is_open = True
-    if ARITHMETIC == 3:
-        is_open = not is_filled(least_ptr, row, P, 3 << 30, BLOCK_P)
-    if is_open:
-        start = tl.load(start_ptr + tl.program_id(0))
-        end = tl.minimum(start + PART, tl.load(offsets_ptr + row + 1))
-        factor = tl.load(factor_ptr + column, mask=inside, other=0).to(tl.uint64, bitcast=True)
-        term = tl.load(term_ptr + column, mask=inside, other=0).to(tl.uint64, bitcast=True)
-        seed = tl.load(factor_ptr).to(tl.uint64, bitcast=True) ^ DOMAIN
-        if ARITHMETIC == 1:
-            least = tl.full((BLOCK_P,), 0xFFFFFFFFFFFFFFFF, tl.uint64)
+    factor = tl.load(factor_ptr + column, mask=inside, other=0).to(tl.uint64, bitcast=True)
+    term = tl.load(term_ptr + column, mask=inside, other=0).to(tl.uint64, bitcast=True)
+    seed = tl.load(factor_ptr).to(tl.uint64, bitcast=True) ^ DOMAIN
+    if ARITHMETIC == 1:
+        least = tl.full((BLOCK_P,), 0xFFFFFFFFFFFFFFFF, tl.uint64)
+    else:
+        least = tl.full((BLOCK_P,), 0xFFFFFFFF, tl.uint32)
+    for first in range(start, end, BLOCK):
+        # past the end the last shingle comes again: twice the same changes no minimum, and a mask would cost
+        place = tl.minimum(first + tl.arange(0, BLOCK), end - 1)
+        hashes = tl.load(hashes_ptr + place).to(tl.uint64, bitcast=True)
+        if ARITHMETIC == 3:
+            hashes = mix(hashes ^ seed)
+        line = hashes[:, None] * factor[None, :] + term[None, :]
+        if ARITHMETIC == 0:
+            value = (line >> 32).to(tl.uint32)
+        elif ARITHMETIC == 3:
+            value = (line >> 34).to(tl.uint32) | (3 << 30)
         else:
-            least = tl.full((BLOCK_P,), 0xFFFFFFFF, tl.uint32)
-        for first in range(start, end, BLOCK):
-            # past the end the last shingle comes again: twice the same changes no minimum, and a mask would cost
-            place = tl.minimum(first + tl.arange(0, BLOCK), end - 1)
-            hashes = tl.load(hashes_ptr + place).to(tl.uint64, bitcast=True)
-            if ARITHMETIC == 3:
-                hashes = mix(hashes ^ seed)
-            line = hashes[:, None] * factor[None, :] + term[None, :]
-            if ARITHMETIC == 0:
-                value = (line >> 32).to(tl.uint32)
-            elif ARITHMETIC == 3:
-                value = (line >> 34).to(tl.uint32) | (3 << 30)
-            else:
-                value = (line & 0x1FFFFFFFFFFFFFFF) + (line >> 61)
-                value = tl.where(value >= 0x1FFFFFFFFFFFFFFF, value - 0x1FFFFFFFFFFFFFFF, value)
-                if ARITHMETIC == 2:
-                    value = value.to(tl.uint32)
-            least = tl.minimum(least, tl.min(value, axis=0))
-        tl.atomic_min(least_ptr + row * P + column, least, mask=inside, sem="relaxed")
+            value = (line & 0x1FFFFFFFFFFFFFFF) + (line >> 61)
+            value = tl.where(value >= 0x1FFFFFFFFFFFFFFF, value - 0x1FFFFFFFFFFFFFFF, value)
+            if ARITHMETIC == 2:
+                value = value.to(tl.uint32)
+        least = tl.minimum(least, tl.min(value, axis=0))
+    tl.atomic_min(least_ptr + row * P + column, least, mask=inside, sem="relaxed")
 
 
 @triton.jit
@@ -212,34 +191,49 @@ def signatures_fused(hashes_U: Tensor, offsets_D1: Tensor, permutations: Permuta
     permutations = permutations.to(hashes_U.device)
     shape = (len(offsets_D1) - 1, permutations.count)
     signed_dtype = torch.int64 if permutations.is_wide else torch.int32
-    least_DP = torch.full(shape, -1, dtype=signed_dtype, device=hashes_U.device).view(permutations.dtype)
-    if len(hashes_U):
-        if permutations.formula == "rensa-v2":
-            _launch_rounds(hashes_U, offsets_D1, permutations, least_DP)
-        _launch_lines(hashes_U, offsets_D1, permutations, least_DP)
-    return least_DP
+    least_DP = torch.full(shape, -1, dtype=signed_dtype, device=hashes_U.device)
+    if permutations.formula == "rensa-v2":
+        _launch_rounds(hashes_U, offsets_D1, permutations, least_DP)
+    _launch_lines(hashes_U, offsets_D1, permutations, least_DP)
+    return least_DP.view(permutations.dtype)
 
 
 def _launch_rounds(hashes_U: Tensor, offsets_D1: Tensor, permutations: Permutations, least_DP: Tensor) -> None:
     launch = pick_by_length(ROUND, len(hashes_U), len(least_DP))
     row_N, start_N = cut_rows(offsets_D1, launch.part)
     for number in range(ROUNDS):
-        round_kernel[(len(row_N),)](
-            hashes_U, row_N, start_N, offsets_D1, least_DP, permutations.term_P,
-            permutations.count, permutations.count.bit_length() - 1,
-            DOMAIN=_round_domain(number), NUMBER=number, PART=launch.part, BLOCK=launch.block,
-            num_warps=launch.num_warps,
-        )  # fmt: skip
+        row_N, start_N = _still_open(row_N, start_N, least_DP, number)
+        if len(row_N):
+            round_kernel[(len(row_N),)](
+                hashes_U, row_N, start_N, offsets_D1, least_DP.view(torch.uint32), permutations.term_P,
+                permutations.count, permutations.count.bit_length() - 1,
+                DOMAIN=_round_domain(number), NUMBER=number, PART=launch.part, BLOCK=launch.block,
+                num_warps=launch.num_warps,
+            )  # fmt: skip
 
 
 def _launch_lines(hashes_U: Tensor, offsets_D1: Tensor, permutations: Permutations, least_DP: Tensor) -> None:
     launch = pick_by_permutations(permutations.count)
     row_N, start_N = cut_rows(offsets_D1, launch.part)
-    line_kernel[(len(row_N), triton.cdiv(permutations.count, launch.block_p))](
-        hashes_U, row_N, start_N, offsets_D1, least_DP, permutations.factor_P, permutations.term_P, permutations.count,
-        ARITHMETIC=ARITHMETIC[permutations.formula], DOMAIN=FALLBACK_DOMAIN,
-        PART=launch.part, BLOCK=launch.block, BLOCK_P=launch.block_p, num_warps=launch.num_warps,
-    )  # fmt: skip
+    if permutations.formula == "rensa-v2":
+        row_N, start_N = _still_open(row_N, start_N, least_DP, ROUNDS)
+    if len(row_N):
+        line_kernel[(len(row_N), triton.cdiv(permutations.count, launch.block_p))](
+            hashes_U, row_N, start_N, offsets_D1, least_DP.view(permutations.dtype), permutations.factor_P,
+            permutations.term_P, permutations.count,
+            ARITHMETIC=ARITHMETIC[permutations.formula], DOMAIN=FALLBACK_DOMAIN,
+            PART=launch.part, BLOCK=launch.block, BLOCK_P=launch.block_p, num_warps=launch.num_warps,
+        )  # fmt: skip
+
+
+def _still_open(row_N: Tensor, start_N: Tensor, least_DP: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Keep the parts of documents of which a permutation met no shingle in the rounds before `number`.
+
+    A rank's top two bits are its round: whatever a later round brings is larger than what an earlier one left.
+    """
+    is_open_D = ((least_DP >> RANK_BITS & 3) >= number).any(1)
+    is_open_N = is_open_D[row_N]
+    return row_N[is_open_N], start_N[is_open_N]
 
 
 def agreement_fused(signatures_DP: Tensor, pairs_K2: Tensor) -> Tensor:

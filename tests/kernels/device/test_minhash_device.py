@@ -11,6 +11,7 @@ from tercet_kernels.minhash.reference import shingle_hashes_reference, signature
 # empty at both ends and inside, one shingle, a block and one more, two parts of the smallest launch
 LENGTHS = [0, 1, 3, 0, 32, 33, 257, 0]
 LONG = [1100, 0, 2]
+PAIRED = [300, 300, 0]  # two parts each, and rounds of 256 permutations that leave some over
 
 
 def ragged(lengths: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,6 +28,12 @@ def test_signatures_are_exact(formula: str, lengths: list[int], device: torch.de
     family = permutations(16, formula=formula)
     got = signatures(hashes, offsets, family, path="triton")
     assert torch.equal(got.cpu(), signatures_reference(hashes.cpu(), offsets.cpu(), family))
+
+
+def test_rounds_of_a_document_in_parts_are_exact(device: torch.device) -> None:
+    hashes, offsets = ragged(PAIRED, device)
+    got = signatures(hashes, offsets, permutations(256), path="triton")
+    assert torch.equal(got.cpu(), signatures_reference(hashes.cpu(), offsets.cpu(), permutations(256)))
 
 
 @pytest.mark.parametrize("length", [1, 5, 9])
