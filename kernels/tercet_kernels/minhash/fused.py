@@ -44,7 +44,7 @@ ROUND = (Launch(part=256, block=256, num_warps=2), Launch(part=8192, block=1024,
 # one warp: each hash that it loads serves four permutations of a lane, 5.3 instructions a value against 13.8 of four
 # warps (rensa-v1 compiled for sm_90)
 LINE = (Launch(part=1024, block=32, num_warps=1, block_p=128), Launch(part=1024, block=32, num_warps=1, block_p=64))
-PAIR = (Launch(part=16, block=16, num_warps=4, block_p=128),)
+PAIR = (Launch(part=8, block=8, num_warps=4, block_p=128),)
 CONFIGS = HASH + ROUND + LINE + PAIR
 
 
