@@ -6,17 +6,18 @@ Shapes: U bytes, words or shingles, D documents, P permutations.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tercet_kernels.minhash.permutations import MERSENNE, Permutations
 from tercet_kernels.minhash.ragged import spans
-from tercet_kernels.minhash.reference import shingle_hashes_reference, signatures_reference
+from tercet_kernels.minhash.reference import signatures_reference
 
 BLOCK_DOCUMENTS = 2048  # of one call of rensa: its rows come back as Python lists, 4 MiB at 128 permutations
 BLOCK_SHINGLES = 256  # by 128 permutations of 8 bytes: 256 KiB, inside L2
-BLOCK_BYTES = 1 << 16  # shingles hashed at a time: about ten arrays of 512 KiB
+BLOCK_UNITS = 1 << 14  # hashed at a time: arrays of 128 KiB
 
 
 def signatures_on_host(hashes_U: Tensor, offsets_D1: Tensor, permutations: Permutations) -> Tensor:
@@ -84,16 +85,49 @@ def _by_numpy(hashes_U: Tensor, offsets_D1: Tensor, permutations: Permutations) 
 
 def shingle_hashes_on_host(units_U: Tensor, offsets_D1: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Hash all documents as one, block by block, and drop what straddles two: the definition's hashes, int64."""
+    import numpy as np
+
     counts_D = (offsets_D1.diff() - length + 1).clamp(min=0)
     edges_D1 = torch.cat([counts_D.new_zeros(1), counts_D.cumsum(0)])
     total = int(edges_D1[-1])
     if not total:
         return units_U.new_empty(0, dtype=torch.int64), edges_D1
-    blocks = []
-    for first in range(0, len(units_U) - length + 1, BLOCK_BYTES):
-        block = units_U[first : first + BLOCK_BYTES + length - 1]
-        whole = torch.tensor([0, len(block)])
-        blocks.append(shingle_hashes_reference(block, whole, length)[0])
-    rows_D = torch.arange(len(counts_D))
-    row_U = torch.repeat_interleave(rows_D, counts_D, output_size=total)
-    return torch.cat(blocks)[torch.arange(total) + (offsets_D1[:-1] - edges_D1[:-1])[row_U]], edges_D1
+    runs = len(units_U) - length + 1
+    hashes = np.empty(runs, dtype=np.uint64)
+    units = units_U.numpy() if units_U.dtype == torch.uint8 else units_U.numpy().view(np.uint64)
+    for first in range(0, runs, BLOCK_UNITS):
+        block = units[first : first + BLOCK_UNITS + length - 1]
+        hashes[first : first + BLOCK_UNITS] = _hash_block(block, length)
+    shift_U = torch.repeat_interleave(offsets_D1[:-1] - edges_D1[:-1], counts_D, output_size=total)
+    return torch.from_numpy(hashes.view(np.int64))[torch.arange(total) + shift_U], edges_D1
+
+
+def _hash_block(units: Any, length: int) -> Any:
+    """Hash every run of `length` units, straight through a block; see `shingle_hashes_reference`."""
+    import numpy as np
+
+    count = len(units) - length + 1
+    state = np.full(count, length, dtype=np.uint64)
+    if units.dtype == np.uint64:
+        for place in range(length):
+            state ^= units[place : place + count]
+            _mix(state)
+        return state
+    wide = units.astype(np.uint64)
+    for place in range(length):
+        state ^= wide[place : place + count] << np.uint64(8 * (place % 8))
+        if place % 8 == 7 or place == length - 1:
+            _mix(state)
+    return state
+
+
+def _mix(words: Any) -> None:
+    """Mix in place; see `reference.mix`."""
+    import numpy as np
+
+    words += np.uint64(0x9E3779B97F4A7C15)
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
