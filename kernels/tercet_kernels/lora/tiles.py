@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 FEWEST_RANKS = 16  # tl.dot contracts no fewer 16-bit values
 MOST_MEMBERS = 3
-WIDEST_GROUP = 96  # columns of s that one program of K1 or K4b accumulates for a group; above it, members run alone
+WIDEST_GROUP = 64  # columns of s that one program of K1 or K4b accumulates for a group; more would spill
 PROGRAMS_PER_PROCESSOR = 4
 
 
@@ -30,18 +30,19 @@ def padded_rank(rank: int) -> int:
     return max(FEWEST_RANKS, 1 << (rank - 1).bit_length())
 
 
-def members_together(num_members: int, padded: int) -> int:
-    """Return how many members one launch of K1 or K4b takes."""
-    return min(num_members, MOST_MEMBERS) if min(num_members, MOST_MEMBERS) * padded <= WIDEST_GROUP else 1
+def members_together(num_members: int, padded: int, element_bytes: int) -> int:
+    """Return how many members one launch of K1 or K4b takes; in fp32 one, whose products need the registers."""
+    if element_bytes == 4:
+        return 1
+    return max(1, min(num_members, MOST_MEMBERS, WIDEST_GROUP // padded))
 
 
 def down_tile(num_rows: int, width: int, element_bytes: int) -> Tile:
     """Cut K1; `columns` is its step along K. Few rows get lower tiles, so that every processor has some."""
-    return Tile(
-        rows=64 if num_rows >= 4096 else 32,
-        columns=128 if width <= 64 and element_bytes == 2 else 64,
-        num_stages=3 if element_bytes == 2 else 2,
-    )
+    if element_bytes == 4:
+        return Tile(rows=32, columns=64, num_warps=8, num_stages=2)
+    low = num_rows < 4096 or width > 48  # wider ones would spill
+    return Tile(rows=32 if low else 64, columns=64, num_stages=3 if width <= 32 else 2)
 
 
 def up_tile() -> Tile:
@@ -49,7 +50,7 @@ def up_tile() -> Tile:
     return Tile(rows=128, columns=128, num_warps=8, num_stages=1)
 
 
-def gemm_tile(capability: tuple[int, int] | None, element_bytes: int) -> Tile:
+def gemm_tile(capability: tuple[int, int] | None, padded: int, element_bytes: int) -> Tile:
     """Cut K2 for a CUDA capability, None for HIP: 64 KiB of shared memory there, 160 on sm_80, 227 from sm_90 on."""
     if element_bytes == 4:
         return Tile(rows=128, columns=128 if capability else 64, depth=32, num_warps=8, num_stages=2)
@@ -57,19 +58,20 @@ def gemm_tile(capability: tuple[int, int] | None, element_bytes: int) -> Tile:
         return Tile(rows=128, columns=128, depth=64, num_warps=8, num_stages=2)
     if capability[0] < 9 or capability[0] >= 12:  # consumer Blackwell (12) has 99 KiB
         return Tile(rows=128, columns=128, depth=64, num_warps=8, num_stages=3)
-    return Tile(rows=128, columns=256, depth=64, num_warps=8, num_stages=4 if capability[0] == 9 else 3)
+    columns = 256 if padded <= 64 else 128  # the small term's operands need the registers
+    return Tile(rows=128, columns=columns, depth=64, num_warps=8, num_stages=4 if capability[0] == 9 else 3)
 
 
 def bwd_s_tile(padded: int, element_bytes: int) -> Tile:
     """Cut K3: wide in N, for each block of columns leaves a partial ds of its own."""
     if element_bytes == 4:
-        return Tile(rows=64, columns=64, num_warps=4, num_stages=2)
+        return Tile(rows=32, columns=64, num_warps=8, num_stages=2)
     return Tile(rows=64, columns=128, num_warps=4 if padded <= 32 else 8, num_stages=3)
 
 
-def bwd_xa_tile(width: int, element_bytes: int) -> Tile:
+def bwd_xa_tile(element_bytes: int) -> Tile:
     """Cut K4b."""
-    return Tile(rows=64 if width <= 64 else 32, columns=64, num_warps=8, num_stages=3 if element_bytes == 2 else 2)
+    return Tile(rows=64 if element_bytes == 2 else 32, columns=64, num_warps=8, num_stages=2)
 
 
 def reduce_tile() -> Tile:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tercet_kernels.compiling import Variant
+from tercet_kernels.compiling import TARGETS, Variant
 from tercet_kernels.lora import fused, tiles
+from tercet_kernels.lora.paths import MAX_FUSED_RANK
 
 BYTES = {"bf16": 2, "fp32": 4}
 MANY_ROWS = 8192
+WIDE_TARGETS = ("sm_90", "sm_100")
 CUDA = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 
 
@@ -24,8 +26,8 @@ def _down() -> list[Variant]:
     found = []
     for dtype, group, padded, drop in (
         ("bf16", 1, 16, True), ("bf16", 1, 16, False), ("bf16", 2, 16, True), ("bf16", 3, 16, True),
-        ("bf16", 3, 16, False), ("bf16", 1, 32, True), ("bf16", 3, 32, True), ("bf16", 1, 64, True),
-        ("bf16", 1, 128, True), ("fp32", 1, 16, True), ("fp32", 3, 16, True), ("fp32", 1, 128, True),
+        ("bf16", 3, 16, False), ("bf16", 1, 32, True), ("bf16", 2, 32, True), ("bf16", 1, 64, True),
+        ("bf16", 1, 128, True), ("fp32", 1, 16, True),
     ):  # fmt: skip
         tile = tiles.down_tile(MANY_ROWS, group * padded, BYTES[dtype])
         signature = {
@@ -46,6 +48,7 @@ def _down() -> list[Variant]:
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
                 has_dot=dtype != "fp32",  # exact fp32 products run on the ordinary units
+                targets=_targets(padded),
             )
         )  # fmt: skip
     return found
@@ -66,6 +69,8 @@ def _up_init() -> list[Variant]:
             aligned=_aligned(signature, "N", "stride_s", "stride_b", "stride_y"),
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
+            wide=False,  # it reads the small operands alone, whose rows are 16-64 elements; its stores are wide
+            targets=_targets(padded),
         )
         for padded in (16, 32, 64, 128)
     ]
@@ -78,23 +83,25 @@ def _gemm() -> list[Variant]:
     }  # fmt: skip
     found = []
     for target, capability in (*CUDA.items(), ("gfx942", None)):
-        tile = tiles.gemm_tile(capability, 2)
-        found += [
-            Variant(
-                f"gemm bf16 {tile.rows}x{tile.columns} {target} P{padded}",
-                fused.lora_gemm,
-                signature,
-                {
-                    "HAS_BIAS": True, "RP": padded, "BM": tile.rows, "BN": tile.columns, "BK": tile.depth, "GROUP": 8,
-                    "EVEN_K": True, "PRECISION": "ieee",
-                },
-                aligned=_aligned(signature, "N", "K", "stride_x", "stride_w", "stride_s", "stride_b", "stride_y"),
-                num_warps=tile.num_warps,
-                num_stages=tile.num_stages,
-                targets=(target,),
-            )
-            for padded in (16, 64, 128)
-        ]  # fmt: skip
+        for padded in (16, 64, 128):
+            if target not in _targets(padded):
+                continue
+            tile = tiles.gemm_tile(capability, padded, 2)
+            found.append(
+                Variant(
+                    f"gemm bf16 {tile.rows}x{tile.columns} {target} P{padded}",
+                    fused.lora_gemm,
+                    signature,
+                    {
+                        "HAS_BIAS": True, "RP": padded, "BM": tile.rows, "BN": tile.columns, "BK": tile.depth,
+                        "GROUP": 8, "EVEN_K": True, "PRECISION": "ieee",
+                    },
+                    aligned=_aligned(signature, "N", "K", "stride_x", "stride_w", "stride_s", "stride_b", "stride_y"),
+                    num_warps=tile.num_warps,
+                    num_stages=tile.num_stages,
+                    targets=(target,),
+                )
+            )  # fmt: skip
     return found
 
 
@@ -102,7 +109,7 @@ def _bwd_s() -> list[Variant]:
     found = []
     for dtype, padded, wants_b in (
         ("bf16", 16, True), ("bf16", 16, False), ("bf16", 32, True), ("bf16", 64, True), ("bf16", 128, True),
-        ("fp32", 16, True), ("fp32", 128, True),
+        ("fp32", 16, True),
     ):  # fmt: skip
         tile = tiles.bwd_s_tile(padded, BYTES[dtype])
         signature = {
@@ -119,6 +126,7 @@ def _bwd_s() -> list[Variant]:
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
                 has_dot=dtype != "fp32",
+                targets=_targets(padded),
             )
         )
     return found
@@ -128,10 +136,10 @@ def _bwd_xa() -> list[Variant]:
     found = []
     for dtype, group, padded, drop in (
         ("bf16", 1, 16, True), ("bf16", 1, 16, False), ("bf16", 2, 16, True), ("bf16", 3, 16, True),
-        ("bf16", 1, 32, True), ("bf16", 3, 32, True), ("bf16", 1, 64, True), ("bf16", 1, 128, True),
-        ("fp32", 1, 16, True), ("fp32", 3, 16, True), ("fp32", 1, 128, True),
+        ("bf16", 1, 32, True), ("bf16", 2, 32, True), ("bf16", 1, 64, True), ("bf16", 1, 128, True),
+        ("fp32", 1, 16, True),
     ):  # fmt: skip
-        tile = tiles.bwd_xa_tile(group * padded, BYTES[dtype])
+        tile = tiles.bwd_xa_tile(BYTES[dtype])
         signature = {
             "x_ptr": f"*{dtype}", "ds_ptr": f"*{dtype}", **_each("a{}_ptr", "*fp32"), "dx_ptr": f"*{dtype}",
             "da_ptr": "*fp32", "seed_ptr": "*i64", **_all("i32", "M", "K", "stride_x"), **_each("stride_a{}", "i32"),
@@ -150,6 +158,7 @@ def _bwd_xa() -> list[Variant]:
                 num_warps=tile.num_warps,
                 num_stages=tile.num_stages,
                 has_dot=dtype != "fp32",
+                targets=_targets(padded),
             )
         )  # fmt: skip
     return found
@@ -174,6 +183,11 @@ def _reduce() -> list[Variant]:
         )
         for dtype in ("fp32", "bf16")
     ]
+
+
+def _targets(padded: int) -> tuple[str, ...]:
+    """Return where a rank runs in Triton: high ones need sm_90's shared memory and registers, elsewhere torch runs."""
+    return TARGETS if padded <= MAX_FUSED_RANK else WIDE_TARGETS
 
 
 def _each(name: str, kind: str) -> dict[str, str]:
