@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.kernels.drawing import examples
 
-from tercet_kernels.edit_distance import edit_distance, tokens, word_errors
+from tercet_kernels.edit_distance import edit_distance, fused, tokens, word_errors
 from tercet_kernels.edit_distance.fused import CONFIGS, pick
 from tercet_kernels.edit_distance.reference import distance_reference
 
@@ -69,6 +69,18 @@ def test_pairs_of_every_bucket_meet_in_one_batch(path) -> None:
 def test_a_pair_too_long_for_the_kernel_is_compared_all_the_same() -> None:
     pairs = random_pairs([(3, 4), (2049, 2050), (0, 1)])
     assert edit_distance(*sides(pairs), path="triton").tolist() == edit_distance(*sides(pairs), path="torch").tolist()
+
+
+def test_one_long_side_is_no_reason_to_leave_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "CONFIGS", CONFIGS[:1])
+    monkeypatch.setattr(fused, "LONGEST", CONFIGS[0].length)
+    pairs = random_pairs([(40, 2), (3, 50)])
+    first, second = (tokens.as_batch(side, "side") for side in sides(pairs))
+    assert fused.distances_fused(first, second, beyond=never).tolist() == by_definition(pairs)
+
+
+def never(a, b):
+    raise AssertionError("both pairs have a side that fits")
 
 
 def test_the_narrowest_rows_that_fit_are_picked() -> None:

@@ -12,18 +12,28 @@ import triton.language as tl
 
 from tercet_kernels.similarity import fused
 from tercet_kernels.similarity.blockwise import propose_max
-from tercet_kernels.similarity.fused import CONFIGS, Tiles, find_pairs_fused, pick, propose_max_fused, triangle_position
+from tercet_kernels.similarity.fused import (
+    CONFIGS,
+    Tiles,
+    find_pairs_fused,
+    pick,
+    propose_max_fused,
+    triangle_position,
+    triangle_row,
+)
 from tercet_kernels.similarity.reference import pairs_above_reference
 
 TINY = Tiles(block=16, block_d=16, group=2, num_warps=1, num_stages=1)
 
 
 @triton.jit
-def positions_kernel(place_ptr, i_ptr, j_ptr, COUNT: tl.constexpr):
+def positions_kernel(place_ptr, i_ptr, j_ptr, mended_ptr, error, COUNT: tl.constexpr):
     offset = tl.arange(0, COUNT)
-    i, j = triangle_position(tl.load(place_ptr + offset))
+    place = tl.load(place_ptr + offset)
+    i, j = triangle_position(place)
     tl.store(i_ptr + offset, i)
     tl.store(j_ptr + offset, j)
+    tl.store(mended_ptr + offset, triangle_row(place, i + error))
 
 
 def by_integers(place: int) -> tuple[int, int]:
@@ -31,7 +41,8 @@ def by_integers(place: int) -> tuple[int, int]:
     return i, place - i * (i + 1) // 2
 
 
-def test_a_tile_s_place_is_exact_far_past_2_to_the_31() -> None:
+@pytest.mark.parametrize("error", [-1, 0, 1])
+def test_a_tile_s_place_is_exact_far_past_2_to_the_31(error) -> None:
     source = random.Random(0)
     # where the root is hardest: the last tile of a row and the first of the next
     sides = [1, 2, 3, 4095, 65535, 65536, 2**20 + 1, 2**24 + 1, 2**25 - 1] + [
@@ -42,9 +53,10 @@ def test_a_tile_s_place_is_exact_far_past_2_to_the_31() -> None:
     places = [place for place in places if place >= 0]
     count = 1 << len(places).bit_length()
     place = torch.tensor(places + [0] * (count - len(places)))
-    i, j = torch.empty_like(place), torch.empty_like(place)
-    positions_kernel[(1,)](place, i, j, COUNT=count)
+    i, j, mended = torch.empty_like(place), torch.empty_like(place), torch.empty_like(place)
+    positions_kernel[(1,)](place, i, j, mended, error, COUNT=count)
     assert list(zip(i.tolist(), j.tolist(), strict=True)) == [by_integers(p) for p in place.tolist()]
+    assert torch.equal(mended, i), "a root that is 1 off is mended"
 
 
 def unit_rows(rows, features, seed=0):
@@ -93,12 +105,10 @@ def test_launches_cut_in_stretches_find_the_same(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(find_pairs_fused(x, x, torch.ones(100), 0.3, normalise=True, tiles=TINY)[0], pairs)
 
 
-def test_negative_cosines_are_ordered_too() -> None:
-    x = torch.tensor([[1.0, 0.0], [-1.0, 0.1], [-0.9, -0.5], [0.2, -1.0]])
-    x = torch.nn.functional.normalize(x, dim=1)
-    assert propose_max_fused(x, torch.ones(4), TINY).tolist() == propose_max(x, 4).tolist()
-    opposite = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [-0.9, 0.4], [-0.6, -0.9]]), dim=1)
-    assert propose_max_fused(opposite, torch.ones(3), TINY).tolist() == [-1, 0, 1]
+def test_negative_cosines_of_different_tiles_are_ordered_too() -> None:
+    far, near = [-0.9, 0.43588989], [-0.5, 0.8660254]
+    x = torch.tensor([far] * TINY.block + [near] * TINY.block + [[1.0, 0.0]])
+    assert propose_max_fused(x, torch.ones(len(x)), TINY)[-1] == TINY.block
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

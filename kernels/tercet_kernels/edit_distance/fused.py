@@ -59,7 +59,8 @@ def edit_distance_kernel(
     is_token = inside[:, None] & (place < short_length[:, None])
     token = tl.load(short_ptr + short_start[:, None] + place, mask=is_token, other=0)
 
-    column = tl.broadcast_to(place, (PAIRS, LENGTH))  # column c of the row is d[c + 1]; d[0] is the row's number
+    # column c of the row is d[c + 1]; d[0] + 1 never beats the diagonal, d[0] - 1 + (0 or 1)
+    column = tl.broadcast_to(place, (PAIRS, LENGTH))
     left = tl.maximum(column - 1, 0)
     row = column + 1
     for step in range(tl.max(long_length, axis=0)):
@@ -67,7 +68,6 @@ def edit_distance_kernel(
         other = tl.load(long_ptr + long_start + step, mask=inside & is_live, other=0)
         diagonal = tl.where(column == 0, step, tl.gather(row, left, axis=1))
         cost = tl.minimum(row + 1, diagonal + (token != other[:, None]).to(tl.int32))
-        cost = tl.where(column == 0, tl.minimum(cost, step + 2), cost)
         next_row = tl.associative_scan(cost - column, 1, lesser) + column
         row = tl.where(is_live[:, None], next_row, row)
     last = tl.sum(tl.where(column == short_length[:, None] - 1, row, 0), axis=1)

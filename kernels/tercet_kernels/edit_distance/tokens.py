@@ -6,7 +6,6 @@ flat_T[offsets_B1[b] : offsets_B1[b + 1]].
 
 from __future__ import annotations
 
-import itertools
 from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,20 +56,35 @@ def as_strings(a: Batch, b: Batch) -> tuple[list[str], list[str]] | None:
     Ids keep their order and skip the surrogates. Negative or large ids are numbered anew, by their rank among the
     ids that occur.
     """
-    flat_T = torch.cat([a.flat_T, b.flat_T])
-    if flat_T.numel() and not 0 <= int(flat_T.min()) <= int(flat_T.max()) < NUM_CODE_POINTS:
-        distinct_U, flat_T = torch.unique(flat_T, return_inverse=True)
+    if not (_has_code_points(a.flat_T) and _has_code_points(b.flat_T)):
+        distinct_U, rank_T = torch.unique(torch.cat([a.flat_T, b.flat_T]), return_inverse=True)
         if len(distinct_U) > NUM_CODE_POINTS:
             return None
-    points_T = (flat_T + NUM_SURROGATES * (flat_T >= FIRST_SURROGATE)).to(torch.int32)
-    text = points_T.numpy().astype("<i4", copy=False).tobytes().decode("utf-32-le")
-    middle = a.flat_T.numel()
-    return _cut(text[:middle], a), _cut(text[middle:], b)
+        a, b = (
+            Batch(flat_T, batch.offsets_B1)
+            for batch, flat_T in zip((a, b), rank_T.split([a.flat_T.numel(), b.flat_T.numel()]), strict=True)
+        )
+    return _written(a), _written(b)
 
 
-def _cut(text: str, batch: Batch) -> list[str]:
+def _has_code_points(flat_T: Tensor) -> bool:
+    if not flat_T.numel():
+        return True
+    low, high = flat_T.aminmax()
+    return int(low) >= 0 and int(high) < NUM_CODE_POINTS
+
+
+def _written(batch: Batch) -> list[str]:
+    flat_T = batch.flat_T
+    if not flat_T.numel():
+        return [""] * (len(batch.offsets_B1) - 1)
+    if int(flat_T.max()) < FIRST_SURROGATE:  # two bytes an id, and no shift: half the time of four
+        text = flat_T.to(torch.int16).numpy().astype("<i2", copy=False).tobytes().decode("utf-16-le")
+    else:
+        points_T = (flat_T + NUM_SURROGATES * (flat_T >= FIRST_SURROGATE)).to(torch.int32)
+        text = points_T.numpy().astype("<i4", copy=False).tobytes().decode("utf-32-le")
     offsets = batch.offsets_B1.tolist()
-    return [text[start:end] for start, end in itertools.pairwise(offsets)]
+    return list(map(text.__getitem__, map(slice, offsets, offsets[1:])))
 
 
 def _tensor(numbers: array[int]) -> Tensor:

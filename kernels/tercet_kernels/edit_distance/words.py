@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-UNUSUAL_SPACE = re.compile(r"[^\S ]")
 SPACES = re.compile(r"\s\s+")
 
 
@@ -45,10 +44,10 @@ def split(sentences: Sequence[str]) -> Iterator[list[str]]:
     """Split sentences into words by jiwer's default rules.
 
     Two or more white spaces make one blank, the ends are stripped, and blanks part words: so a single tab stands
-    inside a word. Where blanks are the only white space, `str.split` does the same at once.
+    inside a word. Of all white space only the blank is printable; where it's the only one, `str.split` does the same.
     """
     for sentence in sentences:
-        if UNUSUAL_SPACE.search(sentence):
-            yield [word for word in SPACES.sub(" ", sentence).strip().split(" ") if word]
-        else:
+        if sentence.isprintable():
             yield sentence.split()
+        else:
+            yield [word for word in SPACES.sub(" ", sentence).strip().split(" ") if word]

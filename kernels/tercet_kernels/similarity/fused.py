@@ -60,14 +60,20 @@ def pick(rows: int, dtype: torch.dtype, *, is_sharp: bool) -> Tiles:
 
 
 @triton.jit
-def triangle_position(t):
-    """Return (i, j), j <= i, of int64 place t of a lower triangle, t = i (i + 1) / 2 + j; exact below 2^50.
+def triangle_row(t, guess):
+    """Return the row i of int64 place t of a lower triangle, t = i (i + 1) / 2 + j, from a guess that is 1 off or less."""
+    guess = tl.where(guess * (guess + 1) // 2 > t, guess - 1, guess)
+    return tl.where((guess + 1) * (guess + 2) // 2 <= t, guess + 1, guess)
 
-    The fp64 root is off by less than 1, so one step either way mends it. fp32 is off by thousands at 2^31.
+
+@triton.jit
+def triangle_position(t):
+    """Return (i, j), j <= i, of int64 place t; exact below 2^50.
+
+    An fp64 root that is rounded right needs no mending, one that is a bit off does. fp32 is off by thousands at 2^31.
     """
-    i = ((tl.sqrt(8.0 * t.to(tl.float64) + 1.0) - 1.0) * 0.5).to(tl.int64)
-    i = tl.where(i * (i + 1) // 2 > t, i - 1, i)
-    i = tl.where((i + 1) * (i + 2) // 2 <= t, i + 1, i)
+    guess = ((tl.sqrt(8.0 * t.to(tl.float64) + 1.0) - 1.0) * 0.5).to(tl.int64)
+    i = triangle_row(t, guess)
     return i, t - i * (i + 1) // 2
 
 
