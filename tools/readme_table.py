@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,24 @@ def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Ma
         *costs(timings),
     ]
     if seeds is not None:
-        lines += ["", table(seeds)]
+        lines += ["", *main_rows(table(seeds).splitlines())]
     return "\n".join(lines)
+
+
+def main_rows(lines: Sequence[str]) -> list[str]:
+    """Keep of the seeds' table what was aimed at: names where a set has any, ordinary words elsewhere."""
+    named = {cells[1] for cells in map(_cells, lines) if len(cells) > 2 and cells[2] == "B-WER"}
+    kept = []
+    for line in lines:
+        cells = _cells(line)
+        measure = cells[2] if len(cells) > 2 else ""
+        if measure in {"", "measure", "---", "B-WER"} or (measure == "WER" and cells[1] not in named):
+            kept.append(line)
+    return kept
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")]
 
 
 def lift(evaluation: Mapping[str, Any]) -> Iterator[str]:
