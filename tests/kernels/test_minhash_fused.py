@@ -60,17 +60,16 @@ def test_a_long_document_in_many_parts_is_exact(formula: str) -> None:
     assert torch.equal(got, signatures_reference(hashes, offsets, family))
 
 
-def test_extreme_hashes_are_exact() -> None:
+@pytest.mark.parametrize("path", ["torch", "triton"])
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_extreme_hashes_are_exact(formula: str, path: str) -> None:
     # around the Mersenne prime and its multiples, where the fold must subtract; and around the sign
     edges = [0, 1, -1, 2**63 - 1, -(2**63), 2**61 - 1, 2**61, 2**61 - 2, 2**62 - 2, 2**62 - 1]
-    hashes = torch.tensor(edges)
-    offsets = torch.arange(len(edges) + 1)
-    for formula in FORMULAS:
-        family = permutations(16, formula=formula)
-        plain = Permutations(formula, torch.ones(16, dtype=torch.int64), torch.arange(16))
-        for constants in (family, plain):
-            got = signatures(hashes, offsets, constants, path="triton")
-            assert torch.equal(got, signatures_reference(hashes, offsets, constants))
+    hashes, offsets = torch.tensor(edges), torch.arange(len(edges) + 1)
+    plain = Permutations(formula, torch.ones(16, dtype=torch.int64), torch.arange(16))
+    for constants in (permutations(16, formula=formula), plain):
+        got = signatures(hashes, offsets, constants, path=path)
+        assert torch.equal(got, signatures_reference(hashes, offsets, constants))
 
 
 @settings(max_examples=examples(15), deadline=None)
