@@ -173,12 +173,12 @@ def test_no_dot_product_is_off_by_more_than_the_band(rows, features, seed) -> No
 def test_a_setting_that_allows_tf32_widens_the_band() -> None:
     x = random_rows(4, 8)
     narrow = band_of_torch(x)
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
     try:
         assert band_of_torch(x) == narrow + OPERAND_ROUNDING["bf16"]
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        torch.set_float32_matmul_precision(before)
 
 
 def test_the_first_of_equal_dot_products_is_proposed() -> None:

@@ -28,7 +28,7 @@ def by_definition(pairs, rows, mode):
     if mode == "any_earlier":
         return [min(likes[row]) < row for row in range(rows)]
     if mode == "greedy":
-        dropped = []
+        dropped: list[bool] = []
         for row in range(rows):
             dropped.append(any(not dropped[other] for other in likes[row] if other < row))
         return dropped

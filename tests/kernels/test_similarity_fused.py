@@ -26,7 +26,7 @@ from tercet_kernels.similarity.reference import pairs_above_reference
 TINY = Tiles(block=16, block_d=16, group=2, num_warps=1, num_stages=1)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]  # triton has no types
 def positions_kernel(place_ptr, i_ptr, j_ptr, mended_ptr, error, COUNT: tl.constexpr):
     offset = tl.arange(0, COUNT)
     place = tl.load(place_ptr + offset)

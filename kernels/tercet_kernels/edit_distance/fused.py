@@ -28,7 +28,7 @@ class Rows:
     num_warps: int
 
 
-CONFIGS = (Rows(32, 4, 1), Rows(128, 4, 4), Rows(512, 1, 4), Rows(2048, 1, 16))
+CONFIGS = (Rows(32, 4, 1), Rows(128, 4, 4), Rows(512, 1, 4), Rows(1024, 1, 8))
 LONGEST = CONFIGS[-1].length
 
 
@@ -59,7 +59,7 @@ def edit_distance_kernel(
     is_token = inside[:, None] & (place < short_length[:, None])
     token = tl.load(short_ptr + short_start[:, None] + place, mask=is_token, other=0)
 
-    # column c of the row is d[c + 1]; d[0] + 1 never beats the diagonal, d[0] - 1 + (0 or 1)
+    # column c of the row is d[c + 1]; its left neighbour d[0] + 1 = step + 2 never beats the diagonal, step or step + 1
     column = tl.broadcast_to(place, (PAIRS, LENGTH))
     left = tl.maximum(column - 1, 0)
     row = column + 1

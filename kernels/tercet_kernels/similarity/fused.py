@@ -61,7 +61,7 @@ def pick(rows: int, dtype: torch.dtype, *, is_sharp: bool) -> Tiles:
 
 @triton.jit
 def triangle_row(t, guess):
-    """Return the row i of int64 place t of a lower triangle, t = i (i + 1) / 2 + j, from a guess that is 1 off or less."""
+    """Return the row i of int64 place t = i (i + 1) / 2 + j of a lower triangle, from a guess at most 1 off."""
     guess = tl.where(guess * (guess + 1) // 2 > t, guess - 1, guess)
     return tl.where((guess + 1) * (guess + 2) // 2 <= t, guess + 1, guess)
 
