@@ -31,10 +31,10 @@ FAULTS = (
     ),
     fault(
         "lora.lora_down",
-        "the hint on the stride of x is lost",
+        "the hints on K and the stride of x are lost",
         VARIANTS,
         '"K", "stride_x", "stride_a0", "stride_a1", "stride_a2"),',
-        '"K", "stride_a0", "stride_a1", "stride_a2"),',
+        '"stride_a0", "stride_a1", "stride_a2"),',
         "down bf16 G1 P16@sm_90",
     ),
     fault(
@@ -95,18 +95,18 @@ FAULTS = (
     ),
     fault(
         "minhash.line_kernel",
-        "128 hashes at a time, which spill",
+        "512 hashes at a time, which spill",
         "minhash/fused.py",
-        "LINE = (Launch(part=1024, block=32, num_warps=1, block_p=128)",
-        "LINE = (Launch(part=1024, block=128, num_warps=1, block_p=128)",
+        '"DOMAIN": FALLBACK_DOMAIN, "PART": launch.part, "BLOCK": launch.block,',
+        '"DOMAIN": FALLBACK_DOMAIN, "PART": launch.part, "BLOCK": 16 * launch.block,',
         "minhash-line0-32x128@sm_90",
     ),
     fault(
         "edit_distance.edit_distance_kernel",
         "one warp for the longest rows, which spills",
         "edit_distance/fused.py",
-        "Rows(2048, 1, 16)",
-        "Rows(2048, 1, 1)",
-        "2048x1@sm_90",
+        "Rows(1024, 1, 8)",
+        "Rows(1024, 1, 1)",
+        "1024x1@sm_90",
     ),
 )
