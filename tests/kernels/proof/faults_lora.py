@@ -6,7 +6,7 @@ from tests.kernels.proof.planting import Fault
 
 FUSED, TILES = "lora/fused.py", "lora/tiles.py"
 DEVICE = "tests/kernels/device/test_lora_device.py::test_every_launch_is_near_the_definition"
-RAGGED, RAGGED_BF16 = f"{DEVICE}[33-47-35-5-0.0-torch.float32]", f"{DEVICE}[33-47-35-5-0.0-torch.bfloat16]"
+RAGGED = f"{DEVICE}[33-47-35-5-0.0-torch.float32]"
 DROPPED = f"{DEVICE}[33-47-35-5-0.3-torch.float32]"
 INTERPRETED = "tests/kernels/test_lora_fused.py::"
 SMALL_PROGRAMS = f"{INTERPRETED}test_many_small_programs_agree_with_one"
@@ -60,15 +60,6 @@ FAULTS = (
         "out = s_ptr + rows[:, None].to(tl.int64) * (G * RP) + tl.arange(0, RP)[None, :]",
         "out = s_ptr + (rows // 2)[:, None].to(tl.int64) * (G * RP) + tl.arange(0, RP)[None, :]",
         RAGGED,
-    ),
-    fault(
-        "lora_down",
-        "bf16",
-        "the sum is rounded to x's precision at each block",
-        "return tl.dot(x, tl.trans(a_RK.to(x.dtype)), acc, input_precision=PRECISION)",
-        "return tl.dot(x, tl.trans(a_RK.to(x.dtype)), acc, input_precision=PRECISION).to(x.dtype).to(tl.float32)",
-        RAGGED_BF16,
-        SMALL_PROGRAMS,
     ),
     fault(
         "lora_up_init",

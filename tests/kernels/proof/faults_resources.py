@@ -103,10 +103,10 @@ FAULTS = (
     ),
     fault(
         "edit_distance.edit_distance_kernel",
-        "one warp for the longest rows, which spills",
+        "32 long pairs a program, which spill",
         "edit_distance/fused.py",
-        "Rows(1024, 1, 8)",
-        "Rows(1024, 1, 1)",
+        '"PAIRS": rows.pairs}',
+        '"PAIRS": 32 * rows.pairs}',
         "1024x1@sm_90",
     ),
 )

@@ -20,6 +20,10 @@ OTHER_VERSIONS = ("3.6.0", "3.9.0")  # the oldest and the newest that we promise
 TTSEM = Path(sys.prefix) / "ttsem"  # put there by `make test`; its metadata doesn't fit the environment's Python
 
 
+# at the first failure, and without a search for a smaller one
+STOP = ("-x", "-p", "tests.kernels.proof.unshrunk", "--hypothesis-profile=unshrunk")
+
+
 def triton_at(version: str) -> Path:
     """Give the folder that `make test-kernels` puts another version of Triton into."""
     return REPOSITORY / ".cache" / f"triton-{version}"
@@ -56,7 +60,7 @@ def run_tests(
     first = [*([kernels] if kernels else []), *([TTSEM] if under_ttsem else [])]
     command = [sys.executable, "-m", *(["ttsem.sanitize"] if under_ttsem else []), "pytest", *tests, "-q"]
     report = folder / "report.xml"
-    command += ["-p", "no:cacheprovider", "--hypothesis-seed=0", f"--junitxml={report}", *(["-x"] if stop else [])]
+    command += ["-p", "no:cacheprovider", "--hypothesis-seed=0", f"--junitxml={report}", *(STOP if stop else [])]
     switches = {"TRITON_CACHE_DIR": str(folder / "cache"), "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment(*first, **switches), capture_output=True, text=True, check=False
