@@ -2,19 +2,22 @@
 
 MinHash and banding: Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3. Rows per
 band follow from the threshold so that a pair exactly at it is proposed with probability 0.995 or more; a pair below it
-is never reported. Memory: about 1.5 KB per dialog kept (8 bytes a shingle and one entry a band).
+is never reported. Memory: about 1.5 KB per dialog kept (8 bytes a shingle and one entry a band). Signatures come from
+`tercet_kernels.minhash` where there is a GPU, else from the same formula in numpy: the same bits.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from tercet.machine import has_gpu
 from tercet.modality import Resources
 from tercet.records import Candidate, Columns, Verdict
 from tercet_text.documents import words
@@ -22,7 +25,19 @@ from tercet_text.recipe import NearDuplicatesGate
 
 NUM_HASHES = 128
 RECALL = 0.995
+BLOCK = 1024  # dialogs signed at a time
 Shingles = npt.NDArray[np.uint64]  # sorted, unique
+Signature = npt.NDArray[np.uint32]  # NUM_HASHES minima
+
+
+def _constants() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Draw a factor and a term for each hash; fixed, so that the same text has the same signature anywhere."""
+    random = np.random.Generator(np.random.PCG64(20250101))
+    factors = random.integers(0, 2**63, NUM_HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return factors, random.integers(0, 2**63, NUM_HASHES, dtype=np.uint64)
+
+
+FACTORS, TERMS = _constants()
 
 
 @functools.lru_cache(maxsize=200_000)
@@ -51,6 +66,43 @@ def jaccard(one: Shingles, other: Shingles) -> float:
     return shared / (len(one) + len(other) - shared)
 
 
+def signed(sets: Iterable[Shingles]) -> Iterator[tuple[Shingles, Signature]]:
+    """Pair each set with its signature, a block at a time."""
+    sign_block = functools.partial(sign_on_device, device="cuda") if has_gpu() else sign
+    remaining = iter(sets)
+    while block := list(itertools.islice(remaining, BLOCK)):
+        yield from zip(block, sign_block(block), strict=True)
+
+
+def sign(sets: Sequence[Shingles]) -> Sequence[Signature]:
+    """Hash each set to `NUM_HASHES` minima: the upper half of (factor * shingle + term) modulo 2^64."""
+    return [_sign_one(found) for found in sets]
+
+
+def _sign_one(found: Shingles) -> Signature:
+    if not len(found):
+        return np.full(NUM_HASHES, 0xFFFFFFFF, dtype=np.uint32)
+    mixed = found[None, :] * FACTORS[:, None] + TERMS[:, None]
+    smallest: Signature = (mixed.min(axis=1) >> np.uint64(32)).astype(np.uint32)
+    return smallest
+
+
+def sign_on_device(sets: Sequence[Shingles], device: str) -> Sequence[Signature]:
+    """Do the same with `tercet_kernels.minhash`, all sets at once."""
+    import torch
+
+    from tercet_kernels.minhash import Permutations, signatures
+
+    as_bits = [torch.from_numpy(values.view(np.int64)) for values in (FACTORS, TERMS)]
+    family = Permutations("rensa-v1", *as_bits).to(device)
+    sizes = torch.tensor([0, *(len(found) for found in sets)])
+    hashes = torch.from_numpy(np.concatenate(sets).view(np.int64))
+    signed_rows: npt.NDArray[np.uint32] = (
+        signatures(hashes.to(device), sizes.cumsum(0).to(device), family).cpu().numpy()
+    )
+    return list(signed_rows)
+
+
 def rows_per_band(threshold: float) -> int:
     """Choose the longest band that still proposes a pair at the threshold with probability `RECALL`."""
     able = [rows for rows in range(1, 33) if 1 - (1 - threshold**rows) ** (NUM_HASHES // rows) >= RECALL]
@@ -69,32 +121,22 @@ class Index:
     def __post_init__(self) -> None:
         self._rows = rows_per_band(self.threshold)
         self._tables = [{} for _ in range(NUM_HASHES // self._rows)]
-        random = np.random.Generator(np.random.PCG64(20250101))  # fixed: the same text has the same signature anywhere
-        self._multipliers = random.integers(0, 2**63, (NUM_HASHES, 1), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        self._offsets = random.integers(0, 2**63, (NUM_HASHES, 1), dtype=np.uint64)
 
-    def signature(self, found: Shingles) -> npt.NDArray[np.uint32]:
-        """Hash a set to `NUM_HASHES` minima (multiply-shift)."""
-        mixed = found[None, :] * self._multipliers + self._offsets
-        smallest: npt.NDArray[np.uint32] = (mixed >> np.uint64(32)).astype(np.uint32).min(axis=1)
-        return smallest
-
-    def closest(self, found: Shingles) -> float:
+    def closest(self, found: Shingles, signature: Signature) -> float:
         """Give the similarity to the nearest kept dialog that some band proposes; 0 without any."""
-        keys = self._keys(found)
+        keys = self._keys(found, signature)
         proposed = {at for table, key in zip(self._tables, keys, strict=True) for at in table.get(key, ())}
         return max((jaccard(found, self.kept[at]) for at in sorted(proposed)), default=0.0)
 
-    def add(self, found: Shingles) -> None:
+    def add(self, found: Shingles, signature: Signature) -> None:
         """Keep a dialog."""
-        for table, key in zip(self._tables, self._keys(found), strict=True):
+        for table, key in zip(self._tables, self._keys(found, signature), strict=True):
             table.setdefault(key, []).append(len(self.kept))
         self.kept.append(found)
 
-    def _keys(self, found: Shingles) -> list[bytes]:
+    def _keys(self, found: Shingles, signature: Signature) -> list[bytes]:
         if not len(found):
             return [b""] * len(self._tables)
-        signature = self.signature(found)
         return [signature[at * self._rows : (at + 1) * self._rows].tobytes() for at in range(len(self._tables))]
 
 
@@ -107,12 +149,12 @@ class NearDuplicates:
     def __call__(self, candidates: Iterable[Candidate]) -> Iterator[Verdict]:
         """Give one verdict per dialog, in order."""
         index = Index(self._section.threshold)
-        for candidate in candidates:
-            found = shingles(spoken_text(candidate.payload), self._section.shingle_words)
-            score = index.closest(found)
+        sets = (shingles(spoken_text(candidate.payload), self._section.shingle_words) for candidate in candidates)
+        for found, signature in signed(sets):
+            score = index.closest(found, signature)
             passed = score < self._section.threshold
             if passed:
-                index.add(found)
+                index.add(found, signature)
             reason = "" if passed else "near duplicate"
             yield Verdict("near_duplicates", passed, score, self._section.threshold, reason)
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on: said beside every figure."""
+"""The machine: what a measurement was made on, said beside every figure, and whether it has a GPU."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def has_gpu() -> bool:
+    """Tell whether a driver of an NVIDIA or AMD GPU is loaded, without importing torch."""
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
 
 
 def _processor() -> str:

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from tercet.modality import Resources
 from tercet.records import Candidate, Item
 from tercet_text.gates import NearDuplicates, Repetition, Schema
-from tercet_text.near_duplicates import NUM_HASHES, RECALL, Index, jaccard, rows_per_band, shingles
+from tercet_text.near_duplicates import (
+    NUM_HASHES,
+    RECALL,
+    Index,
+    jaccard,
+    rows_per_band,
+    shingles,
+    sign,
+    sign_on_device,
+    signed,
+)
 from tercet_text.recipe import Gates, NearDuplicatesGate, RepetitionGate, SchemaGate
 
 MakeDialogs = Callable[..., list[Candidate]]
@@ -163,11 +173,10 @@ def test_near_duplicates_agree_with_brute_force(texts: list[str], num_words: int
     index._rows = 1
     index._tables = [{} for _ in range(NUM_HASHES)]
     verdicts = []
-    for text in texts:
-        found = shingles(text, num_words)
-        verdicts.append(index.closest(found) < 0.4)
+    for found, signature in signed(shingles(text, num_words) for text in texts):
+        verdicts.append(index.closest(found, signature) < 0.4)
         if verdicts[-1]:
-            index.add(found)
+            index.add(found, signature)
     assert verdicts == brute_force(texts, 0.4, num_words)
 
 
@@ -183,6 +192,14 @@ def test_jaccard_of_shingles_is_that_of_plain_sets(one: list[str], other: list[s
     assert jaccard(shingles(" ".join(one), num_words), shingles(" ".join(other), num_words)) == pytest.approx(expected)
 
 
+def test_a_gpu_signs_as_numpy_does() -> None:
+    """The kernels' own tests prove that a GPU gives what their CPU path gives."""
+    generator = np.random.default_rng(3)
+    sets = [np.unique(generator.integers(0, 2**64, size, dtype=np.uint64)) for size in (40, 0, 1, 700)]
+    for one, other in zip(sign(sets), sign_on_device(sets, "cpu"), strict=True):
+        assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9])
 def test_a_pair_at_the_threshold_is_proposed_as_often_as_promised(threshold: float) -> None:
     rows = rows_per_band(threshold)
@@ -195,8 +212,9 @@ def test_a_pair_at_the_threshold_is_proposed_as_often_as_promised(threshold: flo
         half = (len(pool) - shared) // 2
         one, other = np.sort(pool[: shared + half]), np.sort(np.concatenate([pool[:shared], pool[shared + half :]]))
         index = Index(threshold)
-        index.add(one)
-        found += index.closest(other) > 0
+        (first, first_signature), (second, second_signature) = signed([one, other])
+        index.add(first, first_signature)
+        found += index.closest(second, second_signature) > 0
     assert found / trials >= RECALL - 3 * math.sqrt(RECALL * (1 - RECALL) / trials)
 
 
