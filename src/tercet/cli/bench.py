@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +15,16 @@ import typer
 
 from tercet.cli.output import General, Json, emit, note, show, with_general
 from tercet.cli.watching import Watching
-from tercet.errors import UsageError
+from tercet.errors import MissingExtra, UsageError
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="demo: the whole loop, over several seeds.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="demo: the whole loop, over several seeds; kernels: tercet_kernels.")
+    ],
+    rest: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="What kernels takes; -- --help lists it.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from the recipe's own on.")] = 3,
     recipe: Annotated[Path, typer.Option("--recipe", help="The recipe.")] = Path("recipes/pharmacy.yaml"),
     out: Annotated[Path | None, typer.Option("--out", help="[default: runs/<name>-seeds beside the recipe]")] = None,
@@ -24,10 +32,12 @@ def command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every seed again, from its data on.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the whole loop over several seeds; goes on by itself where it was stopped."""
+    """Measure the whole loop over several seeds, which goes on by itself where it was stopped; or the kernels."""
     if name not in BENCHMARKS:
         raise UsageError(f"no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-    BENCHMARKS[name](Asked(seeds, recipe, out, general, fresh), as_json)
+    if rest and name != "kernels":
+        raise UsageError(f"bench {name} takes no {rest[0]!r}; leave it out")
+    BENCHMARKS[name](Asked(seeds, recipe, out, general, fresh, tuple(rest or ())), as_json)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Asked:
     out: Path | None
     general: Path | None
     fresh: bool
+    rest: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -65,4 +76,16 @@ def demo(asked: Asked, as_json: bool) -> None:
         show(table(result), "", f"written: {folder / 'seeds.json'}, {folder / 'seeds.md'}")
 
 
-BENCHMARKS: dict[str, Callable[[Asked, bool], Any]] = {"demo": demo}
+def kernels(asked: Asked, as_json: bool) -> None:
+    """Run the kernels' own benchmark in a process of its own, and end with its exit code: docs/kernels-bench.md."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtra("bench kernels needs torch; run: pip install 'tercet[kernels]'")
+    out = ["--out", str(asked.out)] if asked.out else []
+    command = [sys.executable, "-m", "tercet_kernels.bench", *out, *asked.rest]
+    done = subprocess.run(command, stdout=sys.stderr if as_json else None, check=False)
+    if as_json:
+        emit({"command": shlex.join(command[1:]), "exit_code": done.returncode})
+    raise typer.Exit(done.returncode)
+
+
+BENCHMARKS: dict[str, Callable[[Asked, bool], Any]] = {"demo": demo, "kernels": kernels}
