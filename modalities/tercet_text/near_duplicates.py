@@ -67,19 +67,17 @@ def jaccard(one: Shingles, other: Shingles) -> float:
 
 
 def signed(sets: Iterable[Shingles]) -> Iterator[tuple[Shingles, Signature]]:
-    """Pair each set with its signature, a block at a time."""
-    sign_block = functools.partial(sign_on_device, device="cuda") if has_gpu() else sign
+    """Pair each set with its signature; on a GPU a block is signed at a time."""
+    if not has_gpu():
+        yield from ((found, sign(found)) for found in sets)
+        return
     remaining = iter(sets)
     while block := list(itertools.islice(remaining, BLOCK)):
-        yield from zip(block, sign_block(block), strict=True)
+        yield from zip(block, sign_on_device(block, "cuda"), strict=True)
 
 
-def sign(sets: Sequence[Shingles]) -> Sequence[Signature]:
-    """Hash each set to `NUM_HASHES` minima: the upper half of (factor * shingle + term) modulo 2^64."""
-    return [_sign_one(found) for found in sets]
-
-
-def _sign_one(found: Shingles) -> Signature:
+def sign(found: Shingles) -> Signature:
+    """Hash a set to `NUM_HASHES` minima: the upper half of (factor * shingle + term) modulo 2^64."""
     if not len(found):
         return np.full(NUM_HASHES, 0xFFFFFFFF, dtype=np.uint32)
     mixed = found[None, :] * FACTORS[:, None] + TERMS[:, None]
@@ -88,19 +86,16 @@ def _sign_one(found: Shingles) -> Signature:
 
 
 def sign_on_device(sets: Sequence[Shingles], device: str) -> Sequence[Signature]:
-    """Do the same with `tercet_kernels.minhash`, all sets at once."""
+    """Do the same with `tercet_kernels.minhash`, for all sets at once."""
     import torch
 
     from tercet_kernels.minhash import Permutations, signatures
 
-    as_bits = [torch.from_numpy(values.view(np.int64)) for values in (FACTORS, TERMS)]
-    family = Permutations("rensa-v1", *as_bits).to(device)
+    factors, terms = (torch.from_numpy(values.view(np.int64)) for values in (FACTORS, TERMS))
+    family = Permutations("rensa-v1", factors, terms).to(device)  # the formula's name there
     sizes = torch.tensor([0, *(len(found) for found in sets)])
     hashes = torch.from_numpy(np.concatenate(sets).view(np.int64))
-    signed_rows: npt.NDArray[np.uint32] = (
-        signatures(hashes.to(device), sizes.cumsum(0).to(device), family).cpu().numpy()
-    )
-    return list(signed_rows)
+    return list(signatures(hashes.to(device), sizes.cumsum(0).to(device), family).cpu().numpy())
 
 
 def rows_per_band(threshold: float) -> int:

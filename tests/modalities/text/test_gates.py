@@ -196,7 +196,7 @@ def test_a_gpu_signs_as_numpy_does() -> None:
     """The kernels' own tests prove that a GPU gives what their CPU path gives."""
     generator = np.random.default_rng(3)
     sets = [np.unique(generator.integers(0, 2**64, size, dtype=np.uint64)) for size in (40, 0, 1, 700)]
-    for one, other in zip(sign(sets), sign_on_device(sets, "cpu"), strict=True):
+    for one, other in zip(map(sign, sets), sign_on_device(sets, "cpu"), strict=True):
         assert np.array_equal(one, other)
 
 
