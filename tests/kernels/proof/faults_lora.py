@@ -124,9 +124,9 @@ FAULTS = (
     fault(
         "lora_bwd_s",
         "accumulation",
-        "dB keeps its last block alone",
+        "dB counts s twice",
         "db = tl.dot(tl.trans(dy), s, db, input_precision=PRECISION)",
-        "db = tl.dot(tl.trans(dy), s, input_precision=PRECISION)",
+        "db = tl.dot(tl.trans(dy), s + s, db, input_precision=PRECISION)",
         RAGGED,
         SMALL_PROGRAMS,
     ),
