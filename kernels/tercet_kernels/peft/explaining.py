@@ -9,7 +9,7 @@ from torch import nn
 
 from tercet_kernels.lora import choose
 from tercet_kernels.peft.covering import plan, static_obstacle
-from tercet_kernels.peft.layers import is_fused
+from tercet_kernels.peft.layers import FusedPixels, is_fused
 from tercet_kernels.peft.loading import peft_layers
 
 MANY_ROWS = 4096  # of an x to ask about
@@ -61,6 +61,8 @@ def _row(name: str, module: Any) -> Row:
         choice = choose(x_MK, [found.member], path)
     except ValueError as error:  # a path that was asked for and can't be had here
         return Row(name, "error", "", str(error))
-    if found.magnitude_N is not None and found.member.dropout:
+    is_dora, drops = found.magnitude_N is not None, bool(found.member.dropout)
+    if is_dora and drops:
         return Row(name, "torch", "", "DoRA with dropout")
-    return Row(name, choice.path, str(group or ""), choice.reason)
+    aside = "; in PEFT where x is channels first" if isinstance(module, FusedPixels) and not (is_dora or drops) else ""
+    return Row(name, choice.path, str(group or ""), choice.reason + aside)

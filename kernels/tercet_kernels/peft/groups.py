@@ -67,20 +67,26 @@ class Group:
         if x.is_inference():  # it counts no versions, so a change between two calls would go unseen
             return lora_group(x, [mine.member], path=path)[0]
         modes = _modes(x)
+        y = self._take(x, index, mine, modes)
+        return self._lead(x, index, mine, path, modes) if y is None else y
+
+    def _take(self, x: Tensor, index: int, mine: Plan, modes: tuple[Any, ...]) -> Tensor | None:
+        """Return what a sibling left for member `index` in this very situation."""
         stash: Stash | None = getattr(self._local, "stash", None)
         left = stash.waiting.pop(index, None) if stash else None
-        if stash and left:
-            if not stash.waiting:
-                self._local.stash = None
-            before = stash.x()
-            if before is x and stash.modes == modes and _is_same(left, mine):
-                return left[2]
-            if before is not None and before is not x:
-                warn_once(
-                    f"{self}: called with different x, so what one computes for the others is lost; "
-                    "where the model means that, call fuse(model, groups=False)"
-                )
-        return self._lead(x, index, mine, path, modes)
+        if not stash or not left:
+            return None
+        if not stash.waiting:
+            self._local.stash = None
+        before = stash.x()
+        if before is x and stash.modes == modes and _is_same(left, mine):
+            return left[2]
+        if before is not None and before is not x:
+            warn_once(
+                f"{self}: called with different x, so what one computes for the others is lost; "
+                "where the model means that, call fuse(model, groups=False)"
+            )
+        return None
 
     def _lead(self, x: Tensor, index: int, mine: Plan, path: str, modes: tuple[Any, ...]) -> Tensor:
         self._local.stash = None  # the last call's graph may go before this one's is made
