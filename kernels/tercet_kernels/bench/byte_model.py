@@ -48,7 +48,10 @@ def lora_traffic(
 
     A forward reads x and W and writes y of each member; a backward reads dY and W and writes dX of each.
     """
-    table = (WITH_DROPOUT if dropout else WITHOUT_DROPOUT).get(SAME_ORDER.get(provider, provider))
+    order = SAME_ORDER.get(provider, provider)
+    if order == "peft" and element_bytes == 4:  # x is as wide as the factors: nothing is cast
+        order = "peft_bf16"
+    table = (WITH_DROPOUT if dropout else WITHOUT_DROPOUT).get(order)
     if table is None or mode not in ("forward", "backward", "step"):
         return None
     modes = ("forward", "backward") if mode == "step" else (mode,)
