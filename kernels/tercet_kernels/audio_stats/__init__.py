@@ -1,6 +1,6 @@
 """Statistics of clips: peak, loudness, offset, clipping, silences, noise; each sample is read once.
 
-Clips are ragged: all their samples in one tensor, and where each begins (`tercet_kernels.minhash.ragged`).
+Clips are ragged: all their samples in one tensor, and where each begins (`tercet_kernels.ragged`).
 Shapes: S samples of all clips, C clips.
 """
 
@@ -15,7 +15,7 @@ from tercet_kernels.audio_stats.host import audio_stats_on_host
 from tercet_kernels.audio_stats.reference import CLIPPED, audio_stats_reference
 from tercet_kernels.audio_stats.summary import AudioStats, Framing
 from tercet_kernels.dispatch import choose_path
-from tercet_kernels.minhash.ragged import check_rows
+from tercet_kernels.ragged import check_rows
 
 __all__ = ["CLIPPED", "AudioStats", "audio_stats"]
 

@@ -20,8 +20,8 @@ from tercet_kernels.dispatch import choose_path
 from tercet_kernels.minhash.banding import agreement, candidate_pairs
 from tercet_kernels.minhash.host import shingle_hashes_on_host, signatures_on_host
 from tercet_kernels.minhash.permutations import FORMULAS, Permutations, permutations
-from tercet_kernels.minhash.ragged import check_rows
 from tercet_kernels.minhash.reference import shingle_hashes_reference, signatures_reference
+from tercet_kernels.ragged import check_rows
 
 __all__ = [
     "FORMULAS", "Permutations", "bands", "jaccard", "near_duplicates", "permutations", "shingle_hashes", "signatures",

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tercet_kernels.compiling import Variant
 from tercet_kernels.minhash.permutations import Permutations
-from tercet_kernels.minhash.ragged import cut_rows
 from tercet_kernels.minhash.reference import BUCKET_DOMAIN, FALLBACK_DOMAIN, RANK_BITS, ROUND_DOMAIN, ROUNDS
+from tercet_kernels.ragged import cut_rows
 
 # the arithmetic of a formula
 SHIFT, MERSENNE, MERSENNE_LOW, RANKS = range(4)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tercet_kernels.minhash.permutations import MERSENNE, Permutations
-from tercet_kernels.minhash.ragged import spans
 from tercet_kernels.minhash.reference import signatures_reference
+from tercet_kernels.ragged import spans
 
 BLOCK_DOCUMENTS = 2048  # of one call of rensa: its rows come back as Python lists, 4 MiB at 128 permutations
 BLOCK_SHINGLES = 256  # by 128 permutations of 8 bytes: 256 KiB, inside L2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tercet_kernels.minhash.permutations import MERSENNE, WORD, Permutations
-from tercet_kernels.minhash.ragged import spans
+from tercet_kernels.ragged import spans
 
 LOW = 0xFFFFFFFF
 # rensa 0.5's R-MinHash: the domains of its seeds, and where a rank's two bits of round begin

@@ -6,11 +6,10 @@ Whatever a payload holds, the answer is a verdict: bytes that are no sound are r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from tercet.modality import Needs, Resources
 from tercet.records import Candidate, Columns, Verdict
@@ -18,7 +17,6 @@ from tercet_audio.augment import RATE, Clip
 from tercet_audio.payload import decode_clip
 from tercet_audio.recipe import CharacterRateGate, ClippingGate, DurationGate, SilenceGate
 
-FRAME = RATE // 50  # 20 ms: a pitch period of the deepest voice, and short against any pause
 RUN = 3  # samples in a row at the peak; the top of a sine of 100 Hz holds three, once a period at most
 
 Section = TypeVar("Section")
@@ -99,30 +97,45 @@ class Duration(_ClipGate[DurationGate]):
 
 
 class Silence(_ClipGate[SilenceGate]):
-    """Rejects clips that are quiet as a whole, silent for long at an end or in between, or mostly silent."""
+    """Rejects clips that are quiet as a whole, silent for long at an end or in between, or mostly silent.
+
+    A batch is measured at once by `tercet_kernels.audio_stats`: frames of 20 ms, a pitch period of the deepest voice
+    and short against any pause, are silent where they lie `below_db` or more under the clip's loudest.
+    """
 
     name = "silence"
+    needs = Needs(memory_gib=0.5)  # torch
 
-    def judge(self, clip: Clip, payload: Columns) -> Verdict:
-        """Judge the loudness of frames against the loudest."""
-        del payload
+    def __call__(self, batch: Sequence[Candidate]) -> Sequence[Verdict]:
+        """Judge the loudness of frames against the loudest, of all clips that can be heard."""
+        heard: list[Clip | NotAClip] = []
+        for candidate in batch:
+            try:
+                heard.append(hear(candidate.payload))
+            except NotAClip as error:
+                heard.append(error)
+        measured = measure([clip for clip in heard if not isinstance(clip, NotAClip)], self.section.below_db)
+        return [
+            Verdict(self.name, passed=False, reason=str(clip))
+            if isinstance(clip, NotAClip)
+            else self._judge_measured(next(measured))
+            for clip in heard
+        ]
+
+    def _judge_measured(self, found: Measured) -> Verdict:
         section = self.section
-        peak = float(np.abs(clip).max())
-        if peak < section.min_peak:
-            return self.rejected("too quiet", peak, section.min_peak)
-        silent = silent_frames(clip, section.below_db)
-        first, *gaps, last = pauses(silent)
+        if found.peak < section.min_peak:
+            return self.rejected("too quiet", found.peak, section.min_peak)
         for reason, seconds, limit in (
-            ("leading silence", first, section.max_edge_seconds),
-            ("trailing silence", last, section.max_edge_seconds),
-            ("long pause", max(gaps, default=0.0), section.max_gap_seconds),
+            ("leading silence", found.leading, section.max_edge_seconds),
+            ("trailing silence", found.trailing, section.max_edge_seconds),
+            ("long pause", found.longest_pause, section.max_gap_seconds),
         ):
             if seconds > limit:
                 return self.rejected(reason, seconds, limit)
-        share = float(silent.mean())
-        if share > section.max_share:
-            return self.rejected("too much silence", share, section.max_share)
-        return self.passed(share, section.max_share)
+        if found.silence_ratio > section.max_share:
+            return self.rejected("too much silence", found.silence_ratio, section.max_share)
+        return self.passed(found.silence_ratio, section.max_share)
 
 
 class Clipping(_ClipGate[ClippingGate]):
@@ -177,23 +190,34 @@ def written_characters(text: str) -> int:
     return len(plain) + 3 * sum(char.isdigit() for char in plain)
 
 
-def silent_frames(clip: Clip, below_db: float) -> npt.NDArray[np.bool_]:
-    """Say of each 20 ms frame whether it lies more than `below_db` under the loudest; a last short one counts too."""
-    count = -(-len(clip) // FRAME)
-    padded = np.zeros(count * FRAME)
-    padded[: len(clip)] = clip
-    power = np.square(padded).reshape(count, FRAME).mean(axis=1)
-    silent: npt.NDArray[np.bool_] = power <= power.max() * 10 ** (-below_db / 10)
-    return silent
+class Measured(NamedTuple):
+    """What the silence gate asks of a clip; silences in seconds."""
+
+    peak: float
+    leading: float
+    trailing: float
+    longest_pause: float
+    silence_ratio: float
 
 
-def pauses(silent: npt.NDArray[np.bool_]) -> list[float]:
-    """List the seconds of silence before the first sound, between sounds, and after the last."""
-    sounds = np.flatnonzero(~silent)
-    edges = np.concatenate([[-1], sounds, [len(silent)]])
-    between = (np.diff(edges) - 1) * FRAME / RATE
-    seconds: list[float] = between.tolist()
-    return seconds
+def measure(clips: Sequence[Clip], below_db: float) -> Iterator[Measured]:
+    """Measure clips at the working rate, in order; each sample is read once."""
+    import torch
+
+    from tercet_kernels.audio_stats import audio_stats
+
+    if not clips:
+        return
+    offsets = torch.tensor([0, *np.cumsum([len(clip) for clip in clips])])
+    stats = audio_stats(torch.from_numpy(np.concatenate(clips)), offsets, RATE, below_db=below_db)
+    columns = (
+        stats.peak,
+        stats.leading_silence_seconds,
+        stats.trailing_silence_seconds,
+        stats.longest_pause_seconds,
+        stats.silence_ratio,
+    )
+    yield from map(Measured._make, zip(*(column.tolist() for column in columns), strict=True))
 
 
 def flat_share(clip: Clip, at_level: float) -> float:

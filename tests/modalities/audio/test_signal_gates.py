@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -17,8 +18,7 @@ from tercet_audio.gates.signal import (
     Duration,
     Silence,
     flat_share,
-    pauses,
-    silent_frames,
+    measure,
     written_characters,
 )
 from tercet_audio.payload import encode_flac
@@ -172,13 +172,17 @@ def test_verdicts_keep_the_order_and_number_of_the_batch(clips):
 @given(
     frames=st.lists(st.booleans(), min_size=1, max_size=60).filter(any), tail=st.integers(min_value=1, max_value=320)
 )
-def test_pauses_and_silent_frames_add_up_to_the_clip(frames, tail):
+def test_silences_add_up_to_the_clip(frames, tail):
     clip = np.repeat(np.where(frames, 0.5, 0.0), 320).astype(np.float32)[: (len(frames) - 1) * 320 + tail]
     if not clip.any():
         return
-    silent = silent_frames(clip, 40)
-    assert silent.tolist() == [not loud for loud in frames]
-    assert sum(pauses(silent)) == pytest.approx(silent.sum() * 0.02)
+    (found,) = measure([clip], 40)
+    silent = [not loud for loud in frames]
+    assert found.silence_ratio == pytest.approx(sum(silent) / len(silent))
+    runs = [(loud, len(list(run))) for loud, run in groupby(frames)]
+    assert found.leading == pytest.approx(0.0 if runs[0][0] else runs[0][1] * 0.02)
+    assert found.trailing == pytest.approx(0.0 if runs[-1][0] else runs[-1][1] * 0.02)
+    assert found.longest_pause == pytest.approx(max((n * 0.02 for loud, n in runs[1:-1] if not loud), default=0.0))
 
 
 def test_single_peaks_are_not_flat_and_runs_are():
