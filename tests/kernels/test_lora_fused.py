@@ -144,6 +144,22 @@ def test_many_small_programs_agree_with_one(
     assert error(da, right["da"], size["da"]) <= bar_for(bars["grad"], da)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_row_blocks_of_one_strip_add_up(dropout: float) -> None:
+    x, member = make(70, 320, 330, 5, torch.float32, dropout)  # so many columns that one strip holds all the rows
+    dy = torch.randn(70, 330, generator=torch.Generator().manual_seed(1))
+    seed = torch.tensor([7])
+    right = exact(x, member, keep_mask(7, 70, 320, quantise(dropout)) if dropout else None, dy)
+    x = x.detach()
+    (s,), masks = down(x, [member], seed, SMALL)
+    ds, db = backward_up(dy, s, member, wants_b=True, tile=SMALL)
+    _, (da,) = backward_down(x, [ds], [member], masks, seed, wants_x=True, indices=[0], tile=SMALL)
+    assert db is not None
+    assert da is not None
+    assert error(db, right["db"]) <= 2e-6
+    assert error(da, right["da"]) <= 2e-6
+
+
 @pytest.mark.parametrize("ranks", [(8, 8), (4, 20, 16), (48, 48, 48), (4, 4, 4, 4, 4)], ids=str)
 def test_a_group_reads_x_once_and_keeps_its_masks_apart(ranks: tuple[int, ...]) -> None:
     x, _ = make(37, 50, 1, 1, torch.float32, 0.3)

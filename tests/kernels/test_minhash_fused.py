@@ -18,8 +18,8 @@ from tercet_kernels.minhash import (
     shingle_hashes,
     signatures,
 )
-from tercet_kernels.minhash.ragged import cut_rows
 from tercet_kernels.minhash.reference import shingle_hashes_reference, signatures_reference
+from tercet_kernels.ragged import cut_rows
 
 
 def ragged(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,7 +46,7 @@ VERBS = {
     "export": Verb("export", "Write a run's records as Parquet, JSONL or webdataset.", MAKE),
     "train": Verb("train", "Train the recipe's adapter on its run; goes on by itself where it was stopped.", PROVE),
     "eval": Verb("eval", "Compare the adapter with its base on frozen suites, and decide.", PROVE),
-    "bench": Verb("bench", "Measure the whole loop over several seeds.", PROVE),
+    "bench": Verb("bench", "Measure the whole loop over several seeds, or the kernels.", PROVE),
     "try": Verb("try_", "Let base and tuned answer one input, side by side.", PROVE),
 }
 

@@ -54,3 +54,13 @@ def test_every_launch_is_near_the_definition(
     assert da is not None
     assert_near(dx.addmm_(dy, member.weight_NK), dx64, bar)
     assert_near(da, da64, bar)
+
+
+def test_sums_over_k_are_kept_in_fp32(device: torch.device) -> None:
+    """64 blocks of K, each of which would round a bf16 sum; one rounding of the result is half as much as the bar."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(16, 1024, generator=generator).bfloat16()  # positive, so that a running sum is large
+    a = torch.rand(16, 1024, generator=generator).bfloat16()
+    member = Member(torch.zeros(16, 1024).bfloat16().to(device), None, a.to(device), torch.zeros(16, 16).to(device))
+    (s,), _ = down(x.to(device), [member], None, SMALL)
+    assert_near(s, x.double() @ a.double().T, 3e-3)

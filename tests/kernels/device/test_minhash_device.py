@@ -50,7 +50,7 @@ def test_shingle_hashes_are_exact(unit: torch.dtype, length: int, device: torch.
 def test_agreement_counts_equal_permutations(formula: str, device: torch.device) -> None:
     hashes, offsets = ragged(LENGTHS, device)
     signed = signatures(hashes, offsets, permutations(16, formula=formula), path="triton")
-    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(8)).to(device)
+    pairs = torch.cartesian_prod(torch.arange(8), torch.arange(8))[:61].to(device)
     words = signed.cpu().to(torch.int64)
     expected = (words[pairs[:, 0].cpu()] == words[pairs[:, 1].cpu()]).float().mean(1)
     assert torch.equal(jaccard(signed, pairs, path="triton").cpu(), expected)
