@@ -22,8 +22,8 @@ LARGEST_INT64 = 2**63 - 1
 
 def down(x_MK: Tensor, members: Sequence[Member], seed: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
     """Return s = factor (mask x) A^T of each member, and the masks (empty where nothing is dropped)."""
-    if not any(member.dropout for member in members):
-        a_RK = torch.cat([member.a_RK for member in members]) if len(members) > 1 else members[0].a_RK
+    if len(members) > 1 and not any(member.dropout for member in members):
+        a_RK = torch.cat([member.a_RK for member in members])
         s_MR = x_MK @ a_RK.to(x_MK.dtype).T
         if any(member.factor != 1.0 for member in members):
             s_MR *= _per_column(members, s_MR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def work(rank: int, folder: str) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
     model = adapted(r=4)
     fuse(model)
     parallel = DistributedDataParallel(model)
@@ -65,6 +68,7 @@ def work(rank: int, folder: str) -> None:
     if rank == 0:
         grads = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
         torch.save(grads, Path(folder, "grads.pt"))
+    dist.barrier()  # a rank that leaves first may take the rendezvous file with it
     dist.destroy_process_group()
 
 
