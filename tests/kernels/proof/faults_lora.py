@@ -5,13 +5,17 @@ from __future__ import annotations
 from tests.kernels.proof.planting import Fault
 
 FUSED, TILES = "lora/fused.py", "lora/tiles.py"
-DEVICE = "tests/kernels/device/test_lora_device.py::test_every_launch_is_near_the_definition"
-RAGGED = f"{DEVICE}[33-47-35-5-0.0-torch.float32]"
-DROPPED = f"{DEVICE}[33-47-35-5-0.3-torch.float32]"
+DEVICE = "tests/kernels/device/test_lora_device.py::"
+EVERY_LAUNCH = f"{DEVICE}test_every_launch_is_near_the_definition"
+RAGGED = f"{EVERY_LAUNCH}[33-47-35-5-0.0-torch.float32]"
+DROPPED = f"{EVERY_LAUNCH}[33-47-35-5-0.3-torch.float32]"
 INTERPRETED = "tests/kernels/test_lora_fused.py::"
 SMALL_PROGRAMS = f"{INTERPRETED}test_many_small_programs_agree_with_one"
 STRIP = f"{INTERPRETED}test_the_row_blocks_of_one_strip_add_up"
-LONG_SUM = "tests/kernels/device/test_lora_device.py::test_sums_over_k_are_kept_in_fp32"
+LONG_SUM = f"{DEVICE}test_sums_over_k_are_kept_in_fp32"
+ROUNDED_ONCE = f"{DEVICE}test_the_small_term_and_the_bias_are_rounded_once"
+ROW_SUM = f"{DEVICE}test_sums_over_rows_are_kept_in_fp32"
+PLANES = f"{DEVICE}test_partials_of_many_programs_are_summed_in_fp32"
 PARTIALS = f"{INTERPRETED}test_partials_are_summed_over_padding_and_planes"
 MASK = f"{INTERPRETED}test_the_kernel_s_mask_equals_the_definition_bit_for_bit"
 
@@ -66,9 +70,9 @@ FAULTS = (
     fault(
         "lora_down",
         "race",
-        "neighbouring programs store overlapping rows",
+        "programs store into the row above their own",
         "out = s_ptr + rows[:, None].to(tl.int64) * (G * RP) + tl.arange(0, RP)[None, :]",
-        "out = s_ptr + (rows // 2)[:, None].to(tl.int64) * (G * RP) + tl.arange(0, RP)[None, :]",
+        "out = s_ptr + (rows - tl.program_id(0))[:, None].to(tl.int64) * (G * RP) + tl.arange(0, RP)[None, :]",
         RAGGED,
     ),
     fault(
@@ -90,6 +94,32 @@ FAULTS = (
         "    acc = _small_term(acc, s_ptr, b_ptr, rows, columns, stride_s, stride_b, M, N, rank, RP, PRECISION)\n"
         "    inside =",
         SMALL_PROGRAMS,
+    ),
+    fault(
+        "lora_up_init",
+        "load mask",
+        "the bias is read past its end",
+        "mask=columns < N, other=0.0).to(tl.float32)[None, :]\n    inside =",
+        "mask=columns < N + 1, other=0.0).to(tl.float32)[None, :]\n    inside =",
+        RAGGED,
+    ),
+    fault(
+        "lora_up_init",
+        "race",
+        "programs store into the row above their tile",
+        "+ columns[None, :]\n    tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=inside)",
+        "+ columns[None, :] - tl.program_id(0) * stride_y\n"
+        "    tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=inside)",
+        RAGGED,
+    ),
+    fault(
+        "lora_up_init",
+        "bf16",
+        "the small term is rounded before the bias",
+        "acc += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]\n    inside =",
+        "acc = acc.to(y_ptr.dtype.element_ty).to(tl.float32)\n"
+        "        acc += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]\n    inside =",
+        ROUNDED_ONCE,
     ),
     fault(
         "lora_gemm",
@@ -118,10 +148,18 @@ FAULTS = (
     fault(
         "lora_gemm",
         "race",
-        "two programs take one tile",
-        "within = tl.program_id(0) % (GROUP * across)",
-        "within = (tl.program_id(0) // 2 * 2) % (GROUP * across)",
+        "programs store left of their tile",
+        "+ columns[None, :]\n    tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=(rows",
+        "+ columns[None, :] - within\n    tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=(rows",
         RAGGED,
+    ),
+    fault(
+        "lora_gemm",
+        "bf16",
+        "the running sum is rounded after each block",
+        "acc = tl.dot(x, w, acc, input_precision=PRECISION)",
+        "acc = tl.dot(x, w, acc, input_precision=PRECISION).to(x.dtype).to(tl.float32)",
+        LONG_SUM,
     ),
     fault(
         "lora_bwd_s",
@@ -142,12 +180,26 @@ FAULTS = (
     fault(
         "lora_bwd_s",
         "race",
-        "strips overlap by a row",
-        "for first in range(part * strip, min((part + 1) * strip, M), BM):\n"
-        "        rows = first + tl.arange(0, BM)\n        dy =",
-        "for first in range(part * strip, min((part + 1) * strip, M), BM):\n"
-        "        rows = tl.maximum(first - 1, 0) + tl.arange(0, BM)\n        dy =",
+        "strips leave dB in one place",
+        "out = db_ptr + (part.to(tl.int64) * N",
+        "out = db_ptr + ((part // 2).to(tl.int64) * N",
         RAGGED,
+    ),
+    fault(
+        "lora_bwd_s",
+        "load mask",
+        "columns of dY past the end are read",
+        "_tile(dy_ptr, rows, columns, stride_dy, M, N)",
+        "_tile(dy_ptr, rows, columns, stride_dy, M, N + 1)",
+        RAGGED,
+    ),
+    fault(
+        "lora_bwd_s",
+        "bf16",
+        "the running dB is rounded after each block",
+        "db = tl.dot(tl.trans(dy), s, db, input_precision=PRECISION)",
+        "db = tl.dot(tl.trans(dy), s, db, input_precision=PRECISION).to(dy.dtype).to(tl.float32)",
+        ROW_SUM,
     ),
     fault(
         "lora_bwd_xa",
@@ -175,6 +227,22 @@ FAULTS = (
         RAGGED,
     ),
     fault(
+        "lora_bwd_xa",
+        "load mask",
+        "a row of x past the last is read",
+        "x = _tile(x_ptr, rows, columns, stride_x, M, K)\n        dx, da0",
+        "x = _tile(x_ptr, rows, columns, stride_x, M + 1, K)\n        dx, da0",
+        RAGGED,
+    ),
+    fault(
+        "lora_bwd_xa",
+        "bf16",
+        "the running dA is rounded after each block",
+        "da = tl.dot(tl.trans(ds), x, da, input_precision=PRECISION)",
+        "da = tl.dot(tl.trans(ds), x, da, input_precision=PRECISION).to(ds.dtype).to(tl.float32)",
+        ROW_SUM,
+    ),
+    fault(
         "reduce_partials",
         "store mask",
         "stores past the last row",
@@ -190,5 +258,29 @@ FAULTS = (
         "for _ in range(1, count):",
         PARTIALS,
         short=True,
+    ),
+    fault(
+        "reduce_partials",
+        "load mask",
+        "planes are read past their last row",
+        "total += tl.load(start, mask=inside, other=0.0)",
+        "total += tl.load(start)",
+        RAGGED,
+    ),
+    fault(
+        "reduce_partials",
+        "race",
+        "programs store before their first element",
+        "out = out_ptr + row * stride_out + column",
+        "out = out_ptr + row * stride_out + column - tl.program_id(0)",
+        PLANES,
+    ),
+    fault(
+        "reduce_partials",
+        "bf16",
+        "the sum is rounded after each plane",
+        "        start += plane",
+        "        total = total.to(out_ptr.dtype.element_ty).to(tl.float32)\n        start += plane",
+        PLANES,
     ),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +88,3 @@ def test_red(proof: str, kernels: Path, folder: Path) -> Caught | None:
     if not outcome.passed and not outcome.failed:
         raise RuntimeError(f"{proof} ran nothing:\n{outcome.output}")
     return Caught("ttsem" if under_ttsem else "interpreter", outcome.failed[0]) if outcome.failed else None
-
-
-def table(caught: Sequence[tuple[Fault, Caught]]) -> str:
-    """Lay out what caught what as Markdown."""
-    rows = [f"| {f.kernel} | {f.kind} | {f.what} | {c.proof or '**nothing**'} | {c.by} |" for f, c in caught]
-    return "\n".join(["| kernel | kind | fault | caught by | in |", "|---|---|---|---|---|", *rows])

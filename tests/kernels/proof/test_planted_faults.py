@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.kernels.proof.faults import FAULTS
-from tests.kernels.proof.planting import DEVICE, KINDS, Fault, hunt, plant
+from tests.kernels.proof.faults import FAULTS, REASONS
+from tests.kernels.proof.matrix import holes, matrix
+from tests.kernels.proof.planting import DEVICE, KINDS, Caught, Fault, hunt, plant
 from tests.kernels.proof.processes import TTSEM
 from tests.kernels.proof.shipped import all_shipped
 
@@ -26,17 +27,32 @@ def test_a_fault_fits_the_code_it_is_planted_into(fault: Fault, tmp_path: Path) 
     plant(fault, tmp_path)
 
 
-def test_every_kernel_has_a_fault_of_arithmetic_and_one_of_memory() -> None:
-    kinds: dict[str, set[str]] = {one.kernel: set() for one in all_shipped()}
-    for fault in FAULTS:
-        kinds[fault.kernel].add(fault.kind)
-    assert set().union(*kinds.values()) == set(KINDS)
-    assert {kernel for kernel, planted in kinds.items() if "accumulation" not in planted} <= {
-        "similarity.pairs_above_kernel",  # shares tile_cosines with earlier_max_kernel
-    }
-    assert [kernel for kernel, planted in kinds.items() if not planted & {"store mask", "load mask"}] == [
-        "minhash.round_kernel"  # its masks guard an atomic minimum that padding can't win
+def test_every_kernel_has_a_fault_of_each_kind_or_a_reason() -> None:
+    assert holes(FAULTS, REASONS, {one.kernel for one in all_shipped()}) == []
+
+
+def test_a_kernel_excused_from_bf16_takes_no_floats() -> None:
+    excused = [kernel for kernel, kind in REASONS if kind == "bf16"]
+    types = {kind for one in all_shipped() if one.kernel in excused for kind in one.variant.signature.values()}
+    assert types
+    assert types <= {"*u8", "*u32", "*u64", "*i32", "*i64", "i32"}
+
+
+def test_a_hole_and_a_reason_beside_the_point_are_told() -> None:
+    fault = Fault("lora.up", "race", "x", "", "", "", ())
+    reasons = dict.fromkeys((("lora.up", kind) for kind in KINDS if kind not in {"race", "bf16"}), "x")
+    assert holes([fault], reasons, ["lora.up"]) == ["lora.up, bf16: no fault, and no reason"]
+    reasons |= {("lora.up", "race"): "x", ("lora.up", "bf16"): "x", ("lora.gone", "race"): "x"}
+    assert holes([fault], reasons, ["lora.up"]) == [
+        "lora.up, race: a fault, and a reason why there is none",
+        "lora.gone, race: no such kernel or kind",
     ]
+
+
+def test_the_matrix_shows_what_caught_what() -> None:
+    first, second = (Fault("lora.up", kind, "x", "", "", "", ()) for kind in ("race", "bf16"))
+    shown = matrix([(first, Caught("ttsem", "t")), (second, Caught("", ""))], {("lora.up", "store mask"): "why"})
+    assert shown.splitlines()[-1] == "| lora.up | – |  |  | ttsem | **nothing** |  |"
 
 
 def test_a_fault_that_nothing_catches_is_told(tmp_path: Path) -> None:
