@@ -10,5 +10,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
+os.environ["TRITON_INTERPRET"] = "1"  # kernels on a CPU; triton's own functions are what they are from its first import on
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRITON_CACHE_DIR", tempfile.mkdtemp(prefix="tercet-triton-"))

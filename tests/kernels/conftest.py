@@ -1,11 +1,8 @@
-"""Kernel tests run in Triton's interpreter, and memory that nobody wrote reads as NaN."""
+"""Kernel tests run in Triton's interpreter (tests/conftest.py), and memory that nobody wrote reads as NaN."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-
-os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
 import pytest
 import torch
