@@ -37,10 +37,11 @@ test-long: $(INSTALLED) $(WEIGHTS) ## the slow tests
 	@$(BIN)/python -m pytest -m slow --timeout=7200 $(ARGS)
 
 test-kernels: $(INSTALLED) $(TTSEM) $(TRITONS) ## the kernels' proofs in full: more examples, every compile, every planted fault
-	@mkdir -p .cache; export TERCET_LONG=1; \
+	@mkdir -p .cache; export TERCET_LONG=1; result=0; \
 	$(BIN)/python -m pytest tests/kernels/proof --timeout=7200 $(ARGS) >.cache/proof.log 2>&1 & proof=$$!; \
-	tests=0; $(BIN)/python -m pytest tests/kernels --ignore=tests/kernels/proof --timeout=7200 $(ARGS) || tests=$$?; \
-	wait $$proof && cat .cache/proof.log || { proof=$$?; cat .cache/proof.log; exit $$proof; }; exit $$tests
+	$(BIN)/python -m pytest tests/kernels --ignore=tests/kernels/proof --timeout=7200 $(ARGS) || result=$$?; \
+	wait $$proof || result=$$?; cat .cache/proof.log; \
+	exit $$((result == 5 ? 0 : result)) # 5: ARGS chose no test there
 
 kernel-facts: $(INSTALLED) $(TRITONS) ## registers, spills and instructions of every kernel (ARGS=--write for the lock)
 	@$(BIN)/python -m tools.kernel_facts $(ARGS)

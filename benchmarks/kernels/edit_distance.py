@@ -77,7 +77,7 @@ def compare(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, roun
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5_000)
+    parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--words", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()

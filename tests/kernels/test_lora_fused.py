@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -73,7 +75,7 @@ def sizes(x: Tensor, member: Member, dy: Tensor) -> dict[str, float]:
 
 def bar_for(bar: float, result: Tensor) -> float:
     """Return the bar of a Frobenius error, wider where few numbers leave its size to luck."""
-    return bar * (1 + 2 / result.numel() ** 0.5)
+    return bar * (1 + 2 / math.sqrt(result.numel()))
 
 
 def error(got: Tensor, right: Tensor, size: float = 0.0) -> float:

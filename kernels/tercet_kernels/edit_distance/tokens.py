@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -83,8 +84,7 @@ def _written(batch: Batch) -> list[str]:
     else:
         points_T = (flat_T + NUM_SURROGATES * (flat_T >= FIRST_SURROGATE)).to(torch.int32)
         text = points_T.numpy().astype("<i4", copy=False).tobytes().decode("utf-32-le")
-    offsets = batch.offsets_B1.tolist()
-    return list(map(text.__getitem__, map(slice, offsets, offsets[1:])))
+    return [text[start:end] for start, end in pairwise(batch.offsets_B1.tolist())]
 
 
 def _tensor(numbers: array[int]) -> Tensor:
