@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.kernels.peft.building import Attention, Model, adapted, assert_same, batch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.multiprocessing.spawn import spawn
@@ -67,7 +68,7 @@ def work(rank: int, folder: str) -> None:
         parallel(batch(4)[2 * rank : 2 * rank + 2]).square().mean().backward()
     if rank == 0:
         grads = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
-        torch.save(grads, Path(folder, "grads.pt"))
+        save_file(grads, Path(folder, "grads.safetensors"))
     dist.barrier()  # a rank that leaves first may take the rendezvous file with it
     dist.destroy_process_group()
 
@@ -77,7 +78,7 @@ def test_two_processes_average_pefts_gradients(tmp_path: Path) -> None:
     spawn(work, args=(str(tmp_path),), nprocs=2)
     model = adapted(r=4)
     model(batch(4)).square().mean().backward()
-    grads = torch.load(tmp_path / "grads.pt", weights_only=True)
+    grads = load_file(tmp_path / "grads.safetensors")
     assert len(grads) == 18
     for name, value in model.named_parameters():
         if name in grads:

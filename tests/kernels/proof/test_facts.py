@@ -12,6 +12,7 @@ import pytest
 from tests.kernels.proof import lock
 from tests.kernels.proof.judging import differences, for_version, installed_triton, jobs, judge_lock, judge_rows
 from tests.kernels.proof.processes import OTHER_VERSIONS, compile_ahead, triton_at
+from tests.kernels.proof.requiring import missing
 from tests.kernels.proof.rules import list_faults
 from tests.kernels.proof.shipped import Shipped, all_shipped
 
@@ -36,7 +37,7 @@ def test_every_kernel_lists_few_variants_of_different_names(shipped: list[Shippe
 @pytest.mark.timeout(1800)  # where every kernel changed; seconds where none did
 def test_a_kernel_that_changed_since_the_lock_keeps_the_rules(shipped: list[Shipped], known: lock.Lock) -> None:
     if installed_triton() not in known:
-        pytest.skip(f"the lock has no facts of triton {installed_triton()}")
+        missing(f"the lock has no facts of triton {installed_triton()}; run: make kernel-facts ARGS=--write")
     new = lock.changed(known[installed_triton()], shipped)
     assert judge_rows(new, compile_ahead(jobs(new))) == []
 
@@ -57,7 +58,7 @@ def test_the_facts_in_the_lock_keep_the_rules(shipped: list[Shipped], known: loc
 def test_compiled_anew_the_facts_are_those_of_the_lock(version: str, shipped: list[Shipped], known: lock.Lock) -> None:
     other = version != installed_triton()
     if other and not triton_at(version).is_dir():
-        pytest.skip(f"triton {version} isn't in {triton_at(version)}; make test-kernels puts it there")
+        missing(f"triton {version} isn't in {triton_at(version)}; make test-kernels puts it there")
     rows = compile_ahead(
         jobs(for_version(shipped, version)), version=version if other else "", processes=os.cpu_count() or 1
     )

@@ -10,6 +10,7 @@ from tests.kernels.proof.faults import FAULTS, REASONS
 from tests.kernels.proof.matrix import holes, matrix
 from tests.kernels.proof.planting import DEVICE, KINDS, Caught, Fault, hunt, plant
 from tests.kernels.proof.processes import TTSEM
+from tests.kernels.proof.requiring import missing
 from tests.kernels.proof.shipped import all_shipped
 
 LONG = os.environ.get("TERCET_LONG") == "1"
@@ -18,7 +19,7 @@ LONG = os.environ.get("TERCET_LONG") == "1"
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.short or LONG], ids=lambda fault: fault.name)
 def test_a_planted_fault_turns_a_proof_red(fault: Fault) -> None:
     if not TTSEM.is_dir() and any(proof.startswith(DEVICE) for proof in fault.proofs):
-        pytest.skip(f"ttsem isn't in {TTSEM}; run: make install")
+        missing(f"ttsem isn't in {TTSEM}; run: make install")
     assert hunt(fault).proof, f"nothing catches {fault}"
 
 
