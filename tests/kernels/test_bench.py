@@ -282,3 +282,14 @@ def test_a_wrong_result_makes_the_exit_code_1(tmp_path, monkeypatch):
 def test_a_mistake_is_one_line_and_code_2(capsys, arguments, said):
     assert main(["--device", "cpu", *arguments]) == 2
     assert said in capsys.readouterr().out
+
+
+def test_ctrl_c_says_where_the_measurements_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tercet_kernels.bench.cli._run", interrupted)
+    assert main(["--device", "cpu", "--out", str(tmp_path)]) == 130
+    assert f"interrupted; what was measured so far is in {tmp_path}" in "".join(capsys.readouterr())

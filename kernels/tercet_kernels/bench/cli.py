@@ -23,7 +23,7 @@ from tercet_kernels.bench.report import CSV_NAME, JSON_NAME, Report
 from tercet_kernels.bench.runner import DeviceLost, Run
 from tercet_kernels.bench.self_test import self_test
 
-WRONG, USAGE, WORSE = 1, 2, 3
+WRONG, USAGE, WORSE, INTERRUPTED = 1, 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         say(f"error: {error}")
         return USAGE
+    except KeyboardInterrupt:
+        say(f"interrupted; what was measured so far is in {asked.out}")
+        return INTERRUPTED
 
 
 def _run(asked: argparse.Namespace, arguments: list[str]) -> int:
