@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import NothingSurvived
+from tercet.recipe import Train
 from tercet.records import Record
-from tercet.train.task import OnUnits
+from tercet.train.mixing import record_weights
+from tercet.train.task import OnUnits, Row
 from tercet_audio.augment import RATE, Clip
 from tercet_audio.masking import mask, require_torchaudio
 from tercet_audio.training import SpeechTraining
-from tercet_audio.windows import Window, pack, read_spoken
+from tercet_audio.windows import MOST_SECONDS, Window, pack, read_spoken
 
 if TYPE_CHECKING:
     import torch
@@ -27,44 +28,36 @@ MAX_CACHED_GIB = 3.0  # a window of Whisper tiny takes 2.3 MB, one of large-v3 7
 START, NO_TIMESTAMPS, TRANSCRIBE = "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>"
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Windows of the domain and of replay in a micro-batch, and micro-batches in a step."""
-
-    own: int
-    replay: int
-    accumulate: int = 1
-
-
 def prepare(
     listen: Listener,
-    clips: Iterable[Record],
+    clips: Sequence[Record],
     replay: Iterable[Record],
     training: SpeechTraining,
-    sizes: Sizes,
+    train: Train,
     seed: int,
     on_units: OnUnits,
-) -> WindowBatches:
+) -> WindowData:
     """Pack clips and replay into windows; run the encoder once over each where the adapter leaves it alone.
 
     Raises:
         NothingSurvived: no clip was accepted.
     """
-    spoken = read_spoken(clips)
-    if not spoken:
+    if not clips:
         raise NothingSurvived("no accepted clip to train on; tercet report shows why they were rejected")
+    is_weighed = train.weights is not None or train.real_fraction is not None
+    weights = record_weights(clips, train) if is_weighed else None
     tokens = listen.tokens()
-    own = [window for window in pack(spoken, training, seed) if tokens.fits(window.text)]
+    own = [window for window in pack(read_spoken(clips), training, seed, weights) if tokens.fits(window.text)]
     if not own:
         raise NothingSurvived(f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences")
     general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
-    batches = WindowBatches(own, general, listen, sizes, seed)
+    data = WindowData(own, general, listen, seed)
     if training.spec_augment:
         require_torchaudio()
-        batches.is_masked = True
+        data.is_masked = True
     if listen.is_frozen and (len(own) + len(general)) * listen.window_gib <= MAX_CACHED_GIB:
-        batches.encode(on_units)
-    return batches
+        data.encode(on_units)
+    return data
 
 
 class Listener:
@@ -116,28 +109,28 @@ class Listener:
         return encoded
 
 
-class WindowBatches:
-    """Micro-batches of windows: which ones depends on the step alone."""
+class WindowData:
+    """Windows of the domain and of replay; replay stays unmasked, for the base answers it too."""
 
-    def __init__(
-        self,
-        windows: Sequence[Window],
-        replay: Sequence[Window],
-        listen: Listener,
-        sizes: Sizes,
-        seed: int,
-    ) -> None:
-        self.windows, self.replay = windows, replay
+    padded_to = float(MOST_SECONDS)
+    unit = "s"
+
+    def __init__(self, windows: Sequence[Window], replay: Sequence[Window], listen: Listener, seed: int) -> None:
+        self.windows, self.replay_windows = windows, replay
         self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
-        self.sizes = sizes if replay else replace(sizes, replay=0)
-        self.is_masked = False  # SpecAugment on `windows`; replay stays whole, for the base answers it too
+        self.rows, self.replay = ([self._row(window) for window in some] for some in (windows, replay))
+        self.is_masked = False  # SpecAugment on `windows`
         self.encoded: list[torch.Tensor] = []
         self.replay_encoded: list[torch.Tensor] = []
 
+    def _row(self, window: Window) -> Row:
+        labels = len(self.tokens(window.text)) - len(self.tokens.prefix)
+        return Row(len(window.samples) / RATE, labels, window.records)
+
     def encode(self, on_units: OnUnits) -> None:
         """Run the frozen encoder once over every window."""
-        total = len(self.windows) + len(self.replay)
-        for windows, kept in ((self.windows, self.encoded), (self.replay, self.replay_encoded)):
+        total = len(self.windows) + len(self.replay_windows)
+        for windows, kept in ((self.windows, self.encoded), (self.replay_windows, self.replay_encoded)):
             for start in range(0, len(windows), ENCODED_AT_ONCE):
                 some = range(start, min(start + ENCODED_AT_ONCE, len(windows)))
                 kept.extend(self.listen.encode([windows[at].samples for at in some], self._mask_seeds(windows, some)))
@@ -145,29 +138,16 @@ class WindowBatches:
 
     def _mask_seeds(self, windows: Sequence[Window], chosen: Iterable[int]) -> list[int]:
         """Give each chosen window's seed: the same masks whether its encoder output is kept or made each time."""
-        if not self.is_masked or windows is self.replay:
+        if not self.is_masked or windows is self.replay_windows:
             return []
         return [random.Random(f"{self.seed}/mask/{at}").getrandbits(62) for at in chosen]
 
-    def batch(self, step: int, micro: int) -> dict[str, Any]:
-        """Give the windows of one micro-batch and its share of replay."""
-        count = step * self.sizes.accumulate + micro
-        own = self._chosen(len(self.windows), self.sizes.own, count, "own")
-        general = self._chosen(len(self.replay), self.sizes.replay, count, "replay")
+    def collate(self, rows: Sequence[int], replay: Sequence[int]) -> dict[str, Any]:
+        """Make a micro-batch: windows of the domain, and its share of replay."""
         return {
-            "own": self._gather(self.windows, self.encoded, own),
-            "replay": self._gather(self.replay, self.replay_encoded, general) if general else None,
+            "own": self._gather(self.windows, self.encoded, rows),
+            "replay": self._gather(self.replay_windows, self.replay_encoded, replay) if replay else None,
         }
-
-    def _chosen(self, total: int, size: int, count: int, what: str) -> list[int]:
-        """Walk through a fresh permutation per pass, so that every window is used equally often."""
-        chosen = []
-        for position in range(count * size, (count + 1) * size):
-            at_pass, place = divmod(position, total)
-            order = list(range(total))
-            random.Random(f"{self.seed}/{what}/{at_pass}").shuffle(order)
-            chosen.append(order[place])
-        return chosen
 
     def _gather(
         self, windows: Sequence[Window], encoded: Sequence[torch.Tensor], chosen: Sequence[int]
@@ -185,12 +165,12 @@ class WindowBatches:
 
     def describe(self) -> dict[str, Any]:
         """Say what the data holds."""
-        full = sum(len(window.samples) for window in self.windows) / RATE
+        seconds = sum(row.size for row in self.rows)
         return {
-            "windows": len(self.windows),
+            "windows": len(self.rows),
             "replay_windows": len(self.replay),
-            "seconds": round(full, 1),
-            "padding": round(1 - full / (30 * max(1, len(self.windows))), 3),
+            "seconds": round(seconds, 1),
+            "padding": round(1 - seconds / (MOST_SECONDS * max(1, len(self.rows))), 3),
             "encoder_cached": bool(self.encoded),
         }
 

@@ -18,17 +18,19 @@ import numpy as np
 from tercet.errors import UsageError
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
+from tercet.records import Record
 from tercet.store.durable import file_digest
 from tercet.store.shards import read_records
+from tercet.train.stopping import is_watched
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_audio.metrics import TermErrors, normaliser
 from tercet_audio.recipe import AudioRecipe
-from tercet_audio.suites import read_clip_file, read_suites, terms_of
+from tercet_audio.suites import made_examples, read_clip_file, read_suites, terms_of
 
 if TYPE_CHECKING:
     import torch
 
-    from tercet_audio.batches import WindowBatches
+    from tercet_audio.batches import WindowData
     from tercet_audio.distil import Distillation
     from tercet_audio.transcribe import Transcriber
 
@@ -39,7 +41,7 @@ BATCH_SIZE = 8
 class SpeechToText:
     """Fine-tunes Whisper on a run's clips and counts word errors on and off the recipe's terms."""
 
-    defaults = Defaults(base="whisper-tune", targets=DECODER, learning_rate=1e-3, replay=0.0, lora_scale=1.0)
+    defaults = Defaults(base="whisper-tune", targets=DECODER, learning_rate=1e-3, replay=0.5, lora_scale=1.0)
     primary_metric = "B-WER"
     other_metric = "U-WER"
     general_metric = "WER"
@@ -50,11 +52,6 @@ class SpeechToText:
         section = getattr(recipe.sections.modalities, "audio", None)
         if section is None:
             raise UsageError(f"{recipe.path}: train.task speech-to-text needs clips; fill modalities.audio")
-        if recipe.sections.train and recipe.sections.train.replay:
-            raise UsageError(
-                f"{recipe.path}: train.replay: speech-to-text has replay of its own: leave it out, and set "
-                "modalities.audio.training.replay_batch and general.replay_clips"
-            )
         self.recipe = recipe
         self.section: AudioRecipe = section
         self.language = recipe.sections.language
@@ -94,15 +91,24 @@ class SpeechToText:
         model: torch.nn.Module = load_whisper(path)
         return model.requires_grad_(False)
 
-    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> WindowBatches:
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> WindowData:
         """Pack the accepted clips into windows and run the frozen encoder over them once."""
-        from tercet_audio.batches import Listener, Sizes, prepare
+        from tercet_audio.batches import Listener, prepare
 
+        train = self.recipe.sections.train
+        clips = [clip for clip in read_records(run_dir, "audio", "train") if not self._is_watched(clip)]
+        replay = read_records(run_dir, "audio", "replay") if train.replay != 0 else ()
         listen = Listener(model, self._base_path, self.language)
-        clips, replay = (read_records(run_dir, "audio", split) for split in ("train", "replay"))
-        train, training = self.recipe.sections.train, self.section.training
-        sizes = Sizes(train.micro_batch, training.replay_batch, train.accumulate)
-        return prepare(listen, clips, replay, training, sizes, seed, on_units)
+        return prepare(listen, clips, replay, self.section.training, train, seed, on_units)
+
+    def validation(self, run_dir: Path) -> list[Example]:
+        """Read the training clips whose sentences are kept out of training to be watched."""
+        watched = (clip for clip in read_records(run_dir, "audio", "train") if self._is_watched(clip))
+        return list(made_examples(watched, "phrase"))
+
+    def _is_watched(self, clip: Record) -> bool:
+        train = self.recipe.sections.train
+        return is_watched(clip.payload["phrase"], train.early_stop, self.recipe.sections.seed)
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return cross-entropy on the terms' clips plus `distil` times the divergence from the base elsewhere."""
@@ -121,25 +127,23 @@ class SpeechToText:
         """Read a sound file."""
         return Example(text, text, "", read_clip_file(Path(text)))
 
-    def predict(
-        self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
-    ) -> Iterator[str]:
-        """Transcribe with the base, or with the adapter on it."""
-        hear = self._tuned(base, adapter) if adapter else self._base(base)
+    def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
+        """Transcribe."""
+        hear = self._listener(model)
         for start, batch in _cut(examples):
             yield from hear.read(hear.encode(batch))[: len(examples) - start]
             on_units(min(start + BATCH_SIZE, len(examples)), len(examples))
 
-    def predict_both(
-        self, base: Path, adapter: Path, examples: Sequence[Example], on_units: OnUnits
-    ) -> Iterator[tuple[str, str]]:
+    def answer_both(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[tuple[str, str]]:
         """Transcribe with base and tuned; where the adapter leaves the encoder alone, it hears once for both."""
-        plain, tuned = self._base(base), self._tuned(base, adapter)
-        shares = not touches_encoder(name for name, _ in tuned.model.named_parameters())
+        hear = self._listener(model)
+        shares = not touches_encoder(name for name, _ in model.named_parameters())
         for start, batch in _cut(examples):
-            encoded = plain.encode(batch)
-            heard = tuned.read(encoded if shares else tuned.encode(batch))
-            yield from list(zip(plain.read(encoded), heard, strict=True))[: len(examples) - start]
+            encoded = hear.encode(batch)
+            tuned = hear.read(encoded)
+            with model.disable_adapter():
+                base = hear.read(encoded if shares else hear.encode(batch))
+            yield from list(zip(base, tuned, strict=True))[: len(examples) - start]
             on_units(min(start + BATCH_SIZE, len(examples)), len(examples))
 
     def measure(self, example: Example, prediction: str) -> Measured:
@@ -170,18 +174,10 @@ class SpeechToText:
     def _count(self) -> TermErrors:
         return TermErrors(terms_of(self.recipe), normaliser(self.language))
 
-    def _base(self, base: Path) -> Transcriber:
-        from tercet_audio.transcribe import Transcriber
+    def _listener(self, model: Any) -> Transcriber:
+        from tercet_audio.transcribe import Transcriber, load_processor
 
-        return Transcriber(base, self.language, BATCH_SIZE)
-
-    def _tuned(self, base: Path, adapter: Path | None) -> Transcriber:
-        assert adapter
-        from tercet.train.adapters import load, read_card
-
-        hear = self._base(base)
-        hear.model = load(hear.model, adapter, read_card(adapter)["base_digest"])
-        return hear
+        return Transcriber(model, load_processor(self._base_path), self.language, BATCH_SIZE)
 
 
 def has_same_weights(one: Path, other: Path) -> bool:

@@ -26,4 +26,3 @@ class SpeechTraining(Section):
         description="mask bands and moments of the clips' log-mel windows (SpecAugment); needs torchaudio",
     )
     distil: float = Field(2.0, ge=0, description="weight of staying close to the base's own answers on general speech")
-    replay_batch: int = Field(2, ge=0, description="windows of general speech beside each micro-batch; 0 is no replay")

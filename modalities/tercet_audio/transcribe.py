@@ -17,21 +17,25 @@ Clip = npt.NDArray[np.float32]
 
 
 class Transcriber:
-    """A Whisper model loaded once, on a GPU when there is one.
+    """A loaded Whisper, bare or with an adapter, that answers in batches of one size.
 
     Args:
-        model_dir: folder with config, safetensors weights, tokenizer and feature extractor, as transformers saves it.
+        model: WhisperForConditionalGeneration.
+        processor: its tokenizer and feature extractor.
         language: code such as "en"; ignored by English-only models.
         batch_size: clips per forward pass; a last smaller batch is padded with silence, so that a clip's transcript
             does not depend on how many came with it.
     """
 
-    def __init__(self, model_dir: Path, language: str = "en", batch_size: int = 8) -> None:
-        self.model = load_whisper(model_dir)
-        self.device = self.model.device
-        self.processor = load_processor(model_dir)
-        self.batch_size = batch_size
-        self.options = generation_options(self.model, language)
+    def __init__(self, model: Any, processor: Any, language: str = "en", batch_size: int = 8) -> None:
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.device = model.device
+        self.options = generation_options(model, language)
+
+    @classmethod
+    def load(cls, model_dir: Path, language: str = "en", batch_size: int = 8) -> Transcriber:
+        """Load a folder with config, safetensors weights, tokenizer and feature extractor, as transformers saves it."""
+        return cls(load_whisper(model_dir), load_processor(model_dir), language, batch_size)
 
     def __call__(self, clips: Sequence[Clip], progress: Callable[[int], None] = lambda _: None) -> list[str]:
         """Transcribe mono clips at 16 kHz; what lies behind 30 seconds is not heard."""

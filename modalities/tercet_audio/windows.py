@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.records import Record
+from tercet.train.mixing import draw_pass
 from tercet_audio.augment import RATE, Clip, augment
 from tercet_audio.payload import decode_clip
 from tercet_audio.training import SpeechTraining
@@ -26,6 +27,7 @@ class Spoken:
 
     samples: Clip
     text: str
+    record: str = ""  # its id
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,32 @@ class Window:
 
     samples: Clip
     text: str
+    records: tuple[str, ...] = ()
 
 
 def read_spoken(records: Iterable[Record]) -> list[Spoken]:
     """Decode records' clips."""
-    return [Spoken(decode_clip(record.payload["audio"]), record.payload["text"]) for record in records]
+    return [Spoken(decode_clip(record.payload["audio"]), record.payload["text"], record.id) for record in records]
 
 
-def pack(clips: Sequence[Spoken], settings: SpeechTraining, seed: int) -> list[Window]:
+def pack(
+    clips: Sequence[Spoken], settings: SpeechTraining, seed: int, weights: Sequence[float] | None = None
+) -> list[Window]:
     """Make windows of `settings.variants` augmented copies of every clip; each copy is in exactly one window.
 
-    A copy that comes out longer than Whisper hears is left out, never cut.
+    With `weights` a clip has as many copies as its weight says, on average. A copy that comes out longer than Whisper
+    hears is left out, never cut.
     """
     draw = random.Random(seed)
     windows: list[Window] = []
-    for _ in range(settings.variants):
-        order = list(clips)
+    for variant in range(settings.variants):
+        chosen = range(len(clips)) if weights is None else draw_pass(weights, f"{seed}/pass/{variant}")
+        order = [clips[at] for at in chosen]
         draw.shuffle(order)
         held: list[Spoken] = []
         used, room = 0.0, _room(settings, draw)
         for clip in order:
-            changed = Spoken(augment(clip.samples, settings, draw), clip.text)
+            changed = replace(clip, samples=augment(clip.samples, settings, draw))
             if len(changed.samples) > MOST_SECONDS * RATE:
                 continue  # slowed down beyond what Whisper hears: its last words would be text without sound
             seconds = len(changed.samples) / RATE + GAP_SECONDS[1]
@@ -76,4 +83,5 @@ def _join(clips: Sequence[Spoken], draw: random.Random) -> Window:
     parts: list[npt.NDArray[np.float32]] = []
     for clip in clips:
         parts += [clip.samples, np.zeros(int(draw.uniform(*GAP_SECONDS) * RATE), np.float32)]
-    return Window(np.concatenate(parts), " ".join(clip.text.strip() for clip in clips))
+    text = " ".join(clip.text.strip() for clip in clips)
+    return Window(np.concatenate(parts), text, tuple(clip.record for clip in clips if clip.record))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from tercet import registry
 from tercet.errors import RecipeError
@@ -62,6 +62,8 @@ class Adapter(Section):
 
     rank: int = Field(16, ge=1, le=256)
     alpha: float | None = Field(None, gt=0, description="default: twice the rank")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank), not alpha / rank (arXiv:2312.03732)")
+    dora: bool = Field(default=False, description="train the weights' magnitudes too (arXiv:2402.09353)")
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: str | None = Field(None, description="regular expression over module names; default: the task's")
 
@@ -75,6 +77,22 @@ class Adapter(Section):
         return targets
 
 
+class EarlyStop(Section):
+    """Stop when decoded answers no longer improve; the best adapter so far is the one that is kept."""
+
+    every: int = Field(50, ge=1, description="steps between two looks")
+    patience: int = Field(3, ge=1, description="looks without a better one before training stops")
+    share: float = Field(0.1, gt=0, le=0.5, description="of the training records, kept out of training to look at")
+    examples: int = Field(64, ge=1, description="at most so many of them are decoded")
+
+
+class SampleWeights(Section):
+    """How often a record is trained on, by how far it stayed from a gate's threshold."""
+
+    gate: Name = Field(description="a gate with a score; the record farthest from its threshold counts 1")
+    least: float = Field(0.25, gt=0, le=1, description="what a record at the threshold counts")
+
+
 class Train(Section):
     """How an adapter is trained. None leaves a value to the task's measured default."""
 
@@ -83,13 +101,34 @@ class Train(Section):
     adapter: Adapter = Adapter()
     steps: int = Field(200, ge=1)
     learning_rate: float | None = Field(None, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
     warmup_fraction: float = Field(0.1, ge=0, le=1)
-    micro_batch: int = Field(2, ge=1, description="examples (for Whisper: 30-second windows) per forward")
-    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    weight_decay: float = Field(0.01, ge=0)
+    micro_batch: int = Field(2, ge=1, description="rows (for Whisper: 30-second windows) per forward")
+    budget: int | None = Field(None, ge=1, description="in place of micro_batch: tokens per forward, padding included")
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step, over all processes")
     clip_norm: float = Field(1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, else fp32")
+    kernels: Literal["auto", "fused", "peft"] = Field("auto", description="how LoRA layers are computed; auto: fused")
+    activation_checkpointing: bool = Field(default=False, description="compute activations twice to keep fewer")
     checkpoint_every: int = Field(50, ge=1, description="steps")
+    keep_every: int | None = Field(None, ge=1, description="also keep the checkpoint of every so many steps")
+    early_stop: EarlyStop | None = None
     lora_scale: float | None = Field(None, gt=0, le=1, description="scale of the finished adapter, 1 is as trained")
     replay: float | None = Field(None, ge=0, lt=1, description="share of general examples mixed in")
+    real_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of your own records; default: as they come"
+    )
+    weights: SampleWeights | None = None
+    tracker: Literal["none", "trackio"] = Field("none", description="beside the local log and its picture")
+
+    @model_validator(mode="after")
+    def _dora_has_no_scale(self) -> Train:
+        if self.adapter.dora and self.lora_scale not in (None, 1.0):
+            raise ValueError(
+                "lora_scale: a DoRA adapter can't be scaled after training; leave it out, or set dora: false"
+            )
+        return self
 
 
 class Evaluate(Section):

@@ -110,7 +110,7 @@ def load_listener(judge: ResolvedModel, language: str) -> Transcriber:
         ModelError: the model isn't a Whisper that transformers can load.
     """
     try:
-        return Transcriber(judge.path, language, BATCH_SIZE)
+        return Transcriber.load(judge.path, language, BATCH_SIZE)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelError(
             f"modalities.audio.gates.round_trip.judge: {judge.reference} in {judge.path} can't be loaded as Whisper: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -14,7 +14,8 @@ import numpy as np
 from tercet.errors import CorruptError
 from tercet.files import disk_error
 from tercet.randomness import canonical_json, digest
-from tercet.train.task import Example, OnUnits, PredictsBoth, Task
+from tercet.train.adapters import as_base, load
+from tercet.train.task import AnswersBoth, Example, OnUnits, Task
 
 
 class KeptAnswers:
@@ -91,19 +92,23 @@ def answer_all(
 
     `begin` is called with who answers, before a model is loaded, and gives what is told of the progress.
     """
-    if isinstance(task, PredictsBoth):
-        keys = [key for key in given if not any(key in one for one in kept)]
-        if keys:
-            pairs = task.predict_both(base, adapter, [given[key] for key in keys], begin("base and tuned"))
-            for key, pair in zip(keys, pairs, strict=True):
-                for one, text in zip(kept, pair, strict=True):
-                    one.keep(key, text)
-    for who, one, used in zip(("base", "tuned"), kept, (None, adapter), strict=True):
+    missing = [[key for key in given if key not in one] for one in kept]
+    if not any(missing):
+        return
+    both = [key for key in given if key in missing[0] and key in missing[1]] if isinstance(task, AnswersBoth) else []
+    on_units = begin("base and tuned" if both else "base" if missing[0] else "tuned")
+    model = load(task.load_base(base), adapter)
+    if both and isinstance(task, AnswersBoth):
+        pairs = task.answer_both(model, [given[key] for key in both], on_units)
+        for key, pair in zip(both, pairs, strict=True):
+            for one, text in zip(kept, pair, strict=True):
+                one.keep(key, text)
+    for who, one in zip(("base", "tuned"), kept, strict=True):
         keys = [key for key in given if key not in one]
         if keys:
-            texts = task.predict(base, used, [given[key] for key in keys], begin(who))
-            for key, text in zip(keys, texts, strict=True):
-                one.keep(key, text)
+            with as_base(model) if who == "base" else nullcontext():
+                for key, text in zip(keys, task.answer(model, [given[key] for key in keys], begin(who)), strict=True):
+                    one.keep(key, text)
 
 
 def content_digest(content: Any) -> str:

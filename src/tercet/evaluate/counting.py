@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tercet.evaluate.statistics import FEW_SOURCES, Comparison, Counts, compare
-from tercet.train.task import Example, Measured, Suite, Task
+from tercet.train.task import Example, Measured, Suite, Task, rate
 
 MOST_EXAMPLES = 20  # of each kind, per suite
 CLAIMS = ("low", "high", "relative_low", "relative_high", "detectable")
@@ -67,13 +67,6 @@ def suite_numbers(task: Task, suite: Suite, heard: Sequence[Heard], judge: Judge
         },
         "examples": _examples(heard, leading),
     }
-
-
-def rate(measured: Sequence[Measured], metric: str) -> float | None:
-    """Give a metric's sum per 100 units; None without units."""
-    found = [one.counts[metric] for one in measured if metric in one.counts]
-    units = sum(units for _, units in found)
-    return 100 * sum(errors for errors, _ in found) / units if units else None
 
 
 def _compared(heard: Sequence[Heard], metrics: Sequence[str], judge: Judge) -> Iterator[tuple[str, Numbers]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tercet.errors import StoreError, UsageError
 from tercet.evaluate.answers import KeptAnswers, answer_all, content_digest
-from tercet.evaluate.counting import Heard, Judge, hear, rate, suite_numbers
+from tercet.evaluate.counting import Heard, Judge, hear, suite_numbers
 from tercet.evaluate.decision import Decision, decide
 from tercet.files import write_atomically
 from tercet.models import ResolvedModel
@@ -27,7 +27,7 @@ from tercet.train import adapters
 from tercet.train.base import resolve_base
 from tercet.train.pin import records_digest
 from tercet.train.run import EVALUATION, adapter_folder, use_threads
-from tercet.train.task import OnUnits, PredictsBoth, Suite, Task, find_task
+from tercet.train.task import AnswersBoth, OnUnits, Suite, Task, find_task, rate
 
 EVALUATION_VERSION = 1
 CARRIED = ("scale", "seed", "steps", "recipe", "records")  # from the adapter's card
@@ -254,13 +254,13 @@ def try_recipe(
     task = find_task(recipe)
     contestants = find_contestants(recipe, task, run_dir, adapter, announce)
     examples = [task.read_input(text) for text in inputs]
-    base, begin = contestants.base.path, _beginning(None, progress, lambda: False)
-    if isinstance(task, PredictsBoth):
-        answers = list(task.predict_both(base, contestants.adapter, examples, begin("base and tuned")))
+    begin = _beginning(None, progress, lambda: False)
+    on_units = begin("base and tuned")
+    model = adapters.load(task.load_base(contestants.base.path), contestants.adapter, contestants.base.digest)
+    if isinstance(task, AnswersBoth):
+        answers = list(task.answer_both(model, examples, on_units))
     else:
-        models = (("base", None), ("tuned", contestants.adapter))
-        said = [list(task.predict(base, used, examples, begin(who))) for who, used in models]  # one after the other
-        answers = list(zip(*said, strict=True))
-    return [
-        {"input": text, "base": first, "tuned": second} for text, (first, second) in zip(inputs, answers, strict=True)
-    ]
+        with adapters.as_base(model):
+            first = list(task.answer(model, examples, on_units))
+        answers = list(zip(first, task.answer(model, examples, on_units), strict=True))
+    return [{"input": text, "base": said, "tuned": tuned} for text, (said, tuned) in zip(inputs, answers, strict=True)]

@@ -31,8 +31,14 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.Module:
-    """Wrap `model` with a fresh LoRA adapter; only its parameters need gradients."""
+def attach(model: torch.nn.Module, adapter: Adapter, targets: str, kernels: str = "peft") -> torch.nn.Module:
+    """Wrap `model` with a fresh LoRA adapter; only its parameters need gradients.
+
+    `kernels` "auto" and "fused" compute its layers by `tercet_kernels`, "peft" leaves them to PEFT.
+
+    Raises:
+        ModelError: the targets fit no module, or "fused" covers none of the layers.
+    """
     from tercet.compat import prepare_torchaudio
 
     prepare_torchaudio()
@@ -42,6 +48,8 @@ def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.M
         r=adapter.rank,
         lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
         target_modules=adapter.targets or targets,
     )
     try:
@@ -49,7 +57,32 @@ def attach(model: torch.nn.Module, adapter: Adapter, targets: str) -> torch.nn.M
             wrapped: torch.nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise ModelError(f"train.adapter.targets: {config.target_modules!r} fits no module of the base") from error
+    if kernels != "peft":
+        from tercet_kernels.peft import fuse
+
+        if not fuse(wrapped) and kernels == "fused":
+            raise ModelError("train.kernels: fused covers no LoRA layer of this base; set auto or peft")
     return wrapped
+
+
+def as_base(model: Any) -> Any:
+    """Give the context in which a model with an adapter answers as its base."""
+    return model.disable_adapter()
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let the base compute its activations a second time in the backward pass, and keep fewer of them.
+
+    Raises:
+        ModelError: the base has no such thing.
+    """
+    base = model.get_base_model()
+    if hasattr(base, "gradient_checkpointing_enable"):  # transformers
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    elif hasattr(base, "enable_gradient_checkpointing"):  # diffusers
+        base.enable_gradient_checkpointing()
+    else:
+        raise ModelError(f"train.activation_checkpointing: {type(base).__name__} can't; set false")
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -2,192 +2,317 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tercet.errors import CorruptError, TercetError
-from tercet.files import disk_error, write_atomically
+from tercet.errors import TercetError
 from tercet.randomness import seed_for
+from tercet.train import checkpoints
 from tercet.train.adapters import trainable
-from tercet.train.task import Batches, Task
+from tercet.train.log import Log, memory_gib
+from tercet.train.order import Order, Part
+from tercet.train.processes import Processes
+from tercet.train.stopping import Watch
+from tercet.train.task import Row, Task, TrainingData
 
 if TYPE_CHECKING:
     import torch
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
-STEP = "step"
+MOST_HALVINGS = 10
+MOST_NAMED = 8  # record ids in the message of a loss that is no number
 
 
 class TrainingFailed(TercetError):
-    """The loss or its gradient became NaN or infinite."""
+    """The loss or its gradient became NaN or infinite, or one row alone doesn't fit into memory."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What the loop needs of a recipe."""
+    """What the loop needs of a recipe; `pin` names all that the training depends on."""
 
     steps: int
     learning_rate: float
-    warmup_fraction: float
-    accumulate: int
-    clip_norm: float
-    checkpoint_every: int
     seed: int
+    schedule: str = "cosine"
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.01
+    micro_batch: int = 2
+    budget: int | None = None
+    accumulate: int = 1
+    replay: float = 0.0
+    clip_norm: float = 1.0
+    checkpoint_every: int = 50
+    keep_every: int | None = None
+    pin: str = ""
 
     def rate(self, step: int) -> float:
-        """Give the learning rate of a step: linear warm-up, then a cosine to zero."""
+        """Give the learning rate of a step: linear warm-up, then by the schedule to zero, or constant."""
         warmup = max(1, round(self.warmup_fraction * self.steps))
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+        gone = (step - warmup) / max(1, self.steps - warmup)
+        falls = {"cosine": 0.5 * (1 + math.cos(math.pi * gone)), "linear": 1 - gone, "constant": 1.0}
+        return self.learning_rate * falls[self.schedule]
 
 
-OnStep = Callable[[int, float], None]  # (steps done, loss)
+@dataclass(frozen=True)
+class Callbacks:
+    """What the loop tells, and what it asks, while it runs."""
+
+    on_step: Callable[[int, float, str], None] = lambda *_: None  # (steps done, loss, what else to show)
+    is_stopping: Callable[[], bool] = lambda: False
+    announce: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a call of `train` ended: the steps done, and whether there are none left to do."""
+
+    steps: int
+    is_over: bool
 
 
 def train(
     model: torch.nn.Module,
     task: Task,
-    batches: Batches,
+    data: TrainingData,
     settings: LoopSettings,
     folder: Path,
-    on_step: OnStep,
-    is_stopping: Callable[[], bool] = lambda: False,
-) -> int:
-    """Train the adapter parameters of `model`; goes on from a checkpoint in `folder`. Returns the steps done.
+    callbacks: Callbacks = Callbacks(),
+    processes: Processes | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train the adapter parameters of `model`; goes on from a checkpoint in `folder`, and leaves `model` ready to save.
 
     Raises:
-        TrainingFailed: the loss isn't finite; the last checkpoint stays.
-        CorruptError: the checkpoint is damaged, or another adapter's.
+        TrainingFailed: the loss isn't finite (the last checkpoint stays), or memory doesn't hold one row.
+        CorruptError: the checkpoint is damaged, or another training's.
     """
-    import torch
-
-    torch.set_grad_enabled(True)  # a generator that yielded inside no_grad may have left it off
-    parameters = trainable(model)
-    optimiser = torch.optim.AdamW(list(parameters.values()), lr=settings.learning_rate, weight_decay=0.01)
-    done = _restore(folder / CHECKPOINT, parameters, optimiser)
-    _trim_log(folder / LOG, done)
-    model.train()
-    started = time.monotonic()
-    for step in range(done, settings.steps):
-        torch.manual_seed(seed_for(settings.seed, "", "dropout", step))
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(step)
-        total = 0.0
-        for micro in range(settings.accumulate):
-            loss = task.loss(model, batches.batch(step, micro)) / settings.accumulate
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        norm = float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.clip_norm))
-        _check_finite(step, total, norm, settings)
-        optimiser.step()
-        optimiser.zero_grad()
-        done = step + 1
-        seconds = round(time.monotonic() - started, 1)
-        _log(folder / LOG, {"step": done, "loss": total, "norm": norm, "rate": settings.rate(step), "seconds": seconds})
-        on_step(done, total)
-        is_last = done == settings.steps or is_stopping()  # asked once: a step that ends the loop is kept
-        if is_last or done % settings.checkpoint_every == 0:
-            _checkpoint(folder / CHECKPOINT, parameters, optimiser, done)
-        if is_last:
-            break
-    model.eval()
-    return done
+    return _Loop(model, task, data, settings, folder, callbacks, processes or Processes("fp32"), watch).run()
 
 
-def steps_done(folder: Path) -> int:
-    """Say how far the checkpoint in `folder` is, without torch; 0 when there is none.
+class _Loop:
+    """The state of one training."""
 
-    Raises:
-        CorruptError: the checkpoint is damaged.
-    """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return 0
-    from safetensors import SafetensorError, safe_open
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        task: Task,
+        data: TrainingData,
+        settings: LoopSettings,
+        folder: Path,
+        callbacks: Callbacks,
+        processes: Processes,
+        watch: Watch | None,
+    ) -> None:
+        import torch
 
-    try:
-        with safe_open(path, "numpy") as file:
-            return int(file.get_tensor(STEP))
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        torch.set_grad_enabled(True)  # a generator that yielded inside no_grad may have left it off
+        self.model, self.task, self.data, self.settings = model, task, data, settings
+        self.folder, self.callbacks, self.processes, self.watch = folder, callbacks, processes, watch
+        self.parameters = trainable(model)
+        optimiser = torch.optim.AdamW(
+            list(self.parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.optimiser: Any = processes.accelerator.prepare_optimizer(optimiser)
+        self.order = Order(
+            data,
+            micro_batch=settings.micro_batch,
+            budget=settings.budget,
+            accumulate=settings.accumulate,
+            replay=settings.replay,
+            seed=settings.seed,
+        )
+        self.done, self.halvings, self.is_over = 0, 0, False
+        self._restore()
+        self.log = Log(folder, self.done, is_main=processes.is_main)
 
+    def run(self) -> Trained:
+        """Do the steps that are left, or as many as there is time for."""
+        self.model.train()
+        while not self._is_finished():
+            loss, note = self._step()
+            self.callbacks.on_step(self.done, loss, note)
+            stops = self.processes.any(self.callbacks.is_stopping())  # asked once: a step that ends the loop is kept
+            self._look()
+            if self._is_finished() or stops or self.done % self.settings.checkpoint_every == 0 or self._is_kept():
+                self._checkpoint()
+            if stops:
+                break
+        self.model.eval()
+        if self._is_finished() and self.watch is not None:
+            put(self.parameters, self.watch.best)
+        return Trained(self.done, self._is_finished())
 
-def restore(model: torch.nn.Module, folder: Path) -> None:
-    """Put a checkpoint's adapter parameters into `model`; raises as `train` does."""
-    import torch
+    def _is_finished(self) -> bool:
+        return self.is_over or self.done >= self.settings.steps
 
-    parameters = trainable(model)
-    _restore(folder / CHECKPOINT, parameters, torch.optim.AdamW(list(parameters.values())))
-    model.eval()
+    def _step(self) -> tuple[float, str]:
+        """Do one optimiser step over all its micro-batches."""
+        started = time.monotonic()
+        step = self.done
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.rate(step)
+        while True:
+            parts = self.order.step(step, self.processes.count, self.halvings)
+            loss = self._gradients(step, parts)
+            if loss is not None:
+                break
+            self._halve(step, parts)
+        norm = self._norm(step, loss, parts)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.done = step + 1
+        size, padding = self.order.padding(parts)
+        seconds = time.monotonic() - started
+        row = {
+            "step": self.done, "loss": loss, "norm": norm, "rate": self.settings.rate(step),
+            "size": size, "padding": round(padding, 4), "seconds": round(seconds, 3), "memory_gib": memory_gib(),
+        }  # fmt: skip
+        self.log.write(row)
+        return loss, f"{size / seconds:,.0f} {self.data.unit}/s, {row['memory_gib']:.1f} GiB"
 
+    def _gradients(self, step: int, parts: Sequence[Part]) -> float | None:
+        """Sum the gradients of a step's micro-batches over all processes; None where memory didn't hold one."""
+        import torch
 
-def _check_finite(step: int, loss: float, norm: float, settings: LoopSettings) -> None:
-    for name, value in (("loss", loss), ("gradient's norm", norm)):
+        total, is_full = 0.0, False
+        for number in range(self.processes.rank, len(parts), self.processes.count):
+            torch.manual_seed(seed_for(self.settings.seed, "", f"dropout/{number}" if number else "dropout", step))
+            try:
+                total += self._part(step, parts[number])
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not is_out_of_memory(error):
+                    raise
+                is_full = True
+                break
+        if self.processes.any(is_full):
+            self.optimiser.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return None
+        self.processes.sum_gradients(self.parameters.values())
+        return self.processes.sum([total])[0]
+
+    def _part(self, step: int, part: Part) -> float:
+        """Add one micro-batch's gradient; return its share of the loss."""
+        with self.processes.autocast():
+            loss = self.task.loss(self.model, self.data.collate(part.rows, part.replay)) * part.share
+        value = float(loss.detach())
         if not math.isfinite(value):
+            self._fail(step, "loss", value, [part])
+        self.processes.accelerator.backward(loss)
+        return value
+
+    def _halve(self, step: int, parts: Sequence[Part]) -> None:
+        """Answer a full memory: from here on every micro-batch is cut in two once more."""
+        largest = max(len(part.rows) for part in parts)
+        if largest == 1 or self.halvings == MOST_HALVINGS:
             raise TrainingFailed(
-                f"step {step}: the {name} is {value}; lower train.learning_rate (now {settings.learning_rate:g}) "
-                f"and train again; the checkpoint before it is kept"
+                f"step {step}: one row of {max(self._sizes(parts)):,.0f} {self.data.unit} doesn't fit into memory; set "
+                "train.activation_checkpointing: true, a lower precision, or leave out the longest records"
+            )
+        self.halvings += 1
+        self.callbacks.announce(
+            f"step {step}: out of memory; micro-batches have {-(-largest // 2)} rows from here on, not {largest}"
+        )
+
+    def _sizes(self, parts: Sequence[Part]) -> list[float]:
+        return [self.data.rows[at].size for part in parts for at in part.rows]
+
+    def _norm(self, step: int, loss: float, parts: Sequence[Part]) -> float:
+        """Clip the gradient; return the norm it had."""
+        if self.processes.precision == "fp16":
+            self.processes.accelerator.unscale_gradients(self.optimiser)
+        import torch
+
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip_norm))
+        is_skipped = self.processes.precision == "fp16" and not math.isfinite(norm)  # the scaler lowers its scale
+        if not math.isfinite(loss) or (not math.isfinite(norm) and not is_skipped):
+            self._fail(step, "gradient's norm", norm, parts)
+        return norm
+
+    def _fail(self, step: int, what: str, value: float, parts: Sequence[Part]) -> None:
+        rows: list[Row] = [self.data.rows[at] for part in parts for at in part.rows]
+        rows += [self.data.replay[at] for part in parts for at in part.replay]
+        names = list(dict.fromkeys(name for row in rows for name in row.records))
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        held = f"; records of its batch: {', '.join(names[:MOST_NAMED])}{more}" if names else ""
+        raise TrainingFailed(
+            f"step {step}: the {what} is {value}; lower train.learning_rate (now {self.settings.learning_rate:g}) "
+            f"and train again; the checkpoint before it is kept{held}"
+        )
+
+    def _look(self) -> None:
+        """Decode the watched examples when it is time; every process decides as the main one."""
+        if self.watch is None or self.done % self.watch.settings.every:
+            return
+        with self.processes.autocast():
+            score = self.watch.look(self.model, self.done, self.parameters, lambda *_: None)
+        self.log.write({"step": self.done, "watched": score})
+        if self.watch.is_over:
+            self.is_over = True
+            self.callbacks.announce(
+                f"step {self.done}: {self.watch.bad_looks} looks without a better {self.task.primary_metric}; "
+                f"the adapter of step {self.watch.best_step} is kept ({self.watch.best_score:.2f})"
             )
 
+    def _is_kept(self) -> bool:
+        return self.settings.keep_every is not None and self.done % self.settings.keep_every == 0
 
-def _log(path: Path, row: dict[str, float]) -> None:
-    try:
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-    except OSError as error:
-        raise disk_error(path, error) from error
+    def _checkpoint(self) -> None:
+        if self.processes.is_main:
+            state = {"step": self.done, "halvings": self.halvings, "is_over": self.is_over, "pin": self.settings.pin}
+            scaler = self.processes.accelerator.scaler
+            state["scaler"] = scaler.state_dict() if scaler is not None else {}
+            state["watch"] = self.watch.state() if self.watch else {}
+            best = self.watch.best if self.watch else {}
+            paths = [self.folder / checkpoints.CHECKPOINT]
+            if self._is_kept():
+                paths.append(self.folder / f"step-{self.done:06d}.safetensors")
+            for path in paths:
+                checkpoints.write(path, self.parameters, self.optimiser.optimizer, state, best)
+            self.log.draw()
+        self.processes.wait()
+
+    def _restore(self) -> None:
+        path = self.folder / checkpoints.CHECKPOINT
+        if not path.exists():
+            return
+        state, best = checkpoints.read(path, self.parameters, self.optimiser.optimizer, self.settings.pin)
+        self.done, self.halvings, self.is_over = state["step"], state["halvings"], state["is_over"]
+        if state["scaler"]:
+            self.processes.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.watch and state["watch"]:
+            self.watch.restore(state["watch"], {name: best[name].to(self.parameters[name].device) for name in best})
 
 
-def _trim_log(path: Path, done: int) -> None:
-    """Drop the rows of steps that a killed training did after its checkpoint: they are done again."""
-    if path.exists():
-        kept = path.read_bytes().splitlines(keepends=True)[:done]  # a row per step; a torn one is the last
-        write_atomically(path, b"".join(kept))
-
-
-def _checkpoint(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any, step: int) -> None:
-    """Write parameters and optimiser state in one atomic file."""
+def finish(model: torch.nn.Module, folder: Path, pin: str) -> None:
+    """Put a finished training's adapter into `model`, the best one where decoded answers were watched."""
     import torch
-    from safetensors.torch import save
 
-    state = {f"parameter/{name}": value.detach().contiguous() for name, value in parameters.items()}
-    for name, value in parameters.items():
-        for key, kept in optimiser.state[value].items():
-            state[f"optimiser/{key}/{name}"] = kept.detach().contiguous()
-    state[STEP] = torch.tensor(step)
-    write_atomically(path, save(state))
+    parameters = trainable(model)
+    optimiser = torch.optim.AdamW(list(parameters.values()))
+    _, best = checkpoints.read(folder / checkpoints.CHECKPOINT, parameters, optimiser, pin)
+    put(parameters, best)
+    model.eval()
 
 
-def _restore(path: Path, parameters: dict[str, torch.Tensor], optimiser: Any) -> int:
-    """Read a checkpoint back; 0 when there is none."""
-    if not path.exists():
-        return 0
+def put(parameters: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into the parameters of the same names."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-    if {name for name in state if name.startswith("parameter/")} != {f"parameter/{name}" for name in parameters}:
-        raise CorruptError(f"{path}: a checkpoint of another adapter; train again with: tercet train --fresh")
     with torch.no_grad():
-        for name, value in parameters.items():
-            value.copy_(state[f"parameter/{name}"])
-            found = {key.split("/")[1]: kept for key, kept in state.items() if key.endswith(f"/{name}")}
-            optimiser.state[value] = {"step": found["step"]} | {  # AdamW keeps its count on the CPU, the rest not
-                key: found[key].to(value.device) for key in ("exp_avg", "exp_avg_sq")
-            }
-    return int(state[STEP])
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
 
-def _damaged(path: Path, error: Exception) -> CorruptError:
-    return CorruptError(f"{path}: damaged checkpoint ({error}); train again with: tercet train --fresh")
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a full memory from any other fault, on a GPU and on a CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

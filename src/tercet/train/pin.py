@@ -9,6 +9,7 @@ from typing import Any
 
 from tercet.errors import CorruptError, StoreError
 from tercet.files import write_atomically
+from tercet.machine import has_gpu
 from tercet.models import ResolvedModel
 from tercet.pipeline.run import differences
 from tercet.randomness import canonical_json, digest
@@ -18,7 +19,8 @@ from tercet.store.shards import shard_paths
 from tercet.train.task import Task
 
 PIN = "pin.json"
-UNPINNED = {"task", "base", "checkpoint_every", "lora_scale"}  # the adapter's bytes as trained don't depend on these
+# the adapter's bytes as trained don't depend on these
+UNPINNED = {"task", "base", "checkpoint_every", "keep_every", "lora_scale", "tracker"}
 
 
 def resolved_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
@@ -27,6 +29,8 @@ def resolved_settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     for name in ("learning_rate", "replay", "lora_scale"):
         if settings[name] is None:
             settings[name] = getattr(task.defaults, name)
+    if settings["precision"] == "auto":
+        settings["precision"] = "bf16" if has_gpu() else "fp32"
     adapter = settings["adapter"]
     adapter["alpha"] = adapter["alpha"] or 2.0 * adapter["rank"]
     adapter["targets"] = adapter["targets"] or task.defaults.targets

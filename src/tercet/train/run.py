@@ -7,22 +7,24 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tercet.errors import StoreError, TercetError
+from tercet.errors import StoreError, TercetError, UsageError
 from tercet.models import ResolvedModel
 from tercet.pipeline.progress import OnProgress, Progress, silent
 from tercet.pipeline.run import Interrupted, StopOnInterrupt, default_run_dir
-from tercet.randomness import seed_for
+from tercet.randomness import digest, seed_for
 from tercet.recipe import Adapter, Recipe
 from tercet.store.durable import make_folder
 from tercet.store.lock import RunLock
-from tercet.train import adapters, loop
+from tercet.train import adapters, checkpoints, loop
 from tercet.train.base import resolve_base
 from tercet.train.pin import check_pin, make_pin, read_pin, records_digest, resolved_settings, write_pin
-from tercet.train.task import ChecksBase, Task, find_task
+from tercet.train.processes import Processes, is_main, num_processes
+from tercet.train.stopping import Watch, spread_out
+from tercet.train.task import ChecksBase, Task, Validates, WritesLayout, find_task
 
 if TYPE_CHECKING:
     import torch
@@ -71,17 +73,25 @@ def train_recipe(
     task = find_task(recipe)
     if not run_dir.is_dir():
         raise StoreError(f"{run_dir}: no finished run here; run first: tercet run {recipe.path}")
+    training = _Training(recipe, task, run_dir, recipe.sections.seed if seed is None else seed)
     with ExitStack() as stack:
-        stack.enter_context(RunLock(run_dir))
+        if not is_main():  # the main process has the lock, writes, and speaks
+            progress, announce = silent, lambda _: None
+        else:
+            stack.enter_context(RunLock(run_dir))
+            if fresh:
+                training.clear()
         stop = stack.enter_context(StopOnInterrupt())
-        training = _Training(recipe, task, run_dir, recipe.sections.seed if seed is None else seed)
-        if fresh:
-            training.clear()
+        processes = Processes(training.settings["precision"]) if num_processes() > 1 else None
+        if processes and not processes.is_main:
+            processes.wait()  # until the main process has found everything in order
         training.prepare(announce)
-        if digest := training.finished():
+        if processes and processes.is_main:
+            processes.wait()
+        if weights := training.finished():
             announce(f"already trained: {training.adapter}")
-            return TrainResult(training.adapter, training.steps, digest, "already trained")
-        return training.train(threads, progress, announce, stop.is_set)
+            return TrainResult(training.adapter, training.reached.steps, weights, "already trained")
+        return training.train(processes, threads, progress, announce, stop.is_set)
 
 
 class _Training:
@@ -95,6 +105,12 @@ class _Training:
         self.steps: int = self.settings["steps"]
         self.base: ResolvedModel
         self.card: dict[str, Any]
+        self.pin: dict[str, Any]
+
+    @property
+    def reached(self) -> checkpoints.Reached:
+        """How far the checkpoint is."""
+        return checkpoints.reached(self.folder)
 
     def clear(self) -> None:
         """Remove a former training, and nothing else."""
@@ -109,15 +125,17 @@ class _Training:
         self.base = resolve_base(self.recipe, self.task, pinned, announce)
         if isinstance(self.task, ChecksBase):
             self.task.check_base(self.base, self.run_dir)
-        pin = make_pin(self.settings, self.task, self.base, records, self.seed)
-        if loop.steps_done(self.folder) or (self.adapter / adapters.CARD).exists():
-            check_pin(self.folder, pin)
+        self.pin = make_pin(self.settings, self.task, self.base, records, self.seed)
+        if self.reached.steps or (self.adapter / adapters.CARD).exists():
+            check_pin(self.folder, self.pin)
+        self.card = self._card(self.pin)
+        if not is_main():
+            return
         for folder in (self.folder, self.adapter):
             make_folder(folder)
             for leftover in folder.glob(".*.tmp"):  # of a killed training; we hold the lock
                 leftover.unlink(missing_ok=True)
-        write_pin(self.folder, pin)
-        self.card = self._card(pin)
+        write_pin(self.folder, self.pin)
 
     def _card(self, pin: Mapping[str, Any]) -> dict[str, Any]:
         from tercet import __version__
@@ -144,16 +162,17 @@ class _Training:
             return ""
         try:
             card = adapters.read_card(self.adapter)
-            digest = str(card.pop("weights", ""))
+            weights = str(card.pop("weights", ""))
             if card != self.card:
                 return ""
             adapters.check(self.adapter, self.base.digest)
         except TercetError:
             return ""  # torn or damaged: written again from the checkpoint
-        return digest
+        return weights
 
     def train(
         self,
+        processes: Processes | None,
         threads: int | None,
         progress: OnProgress,
         announce: Callable[[str], None],
@@ -161,41 +180,77 @@ class _Training:
     ) -> TrainResult:
         """Train, or go on; then save the adapter."""
         use_threads(threads)
-        done = loop.steps_done(self.folder)
-        resumed = f"resuming: step {done} of {self.steps}" if done else ""
+        processes = processes or Processes(self.settings["precision"])
+        reached = self.reached
+        resumed = f"resuming: step {reached.steps} of {self.steps}" if reached.steps else ""
         if resumed:
             announce(resumed)
-        model = self._attach()
-        if done < self.steps:
-            done = self._loop(model, progress, is_stopping)
+        model = self._attach(processes)
+        if reached.is_over or reached.steps >= self.steps:
+            loop.finish(model, self.folder, digest(self.pin))
+            done = reached.steps
         else:
-            loop.restore(model, self.folder)
-        if done < self.steps:
-            raise Interrupted(f"interrupted: step {done} of {self.steps} is kept; the same command goes on from there")
-        digest = adapters.save(model, self.adapter, self.card, self.settings["lora_scale"])
-        _forget_evaluation(self.run_dir, digest)
-        return TrainResult(self.adapter, done, digest, resumed)
+            trained = self._loop(model, processes, progress, announce, is_stopping)
+            done = trained.steps
+            if not trained.is_over:
+                raise Interrupted(
+                    f"interrupted: step {done} of {self.steps} is kept; the same command goes on from there"
+                )
+        return TrainResult(self.adapter, done, self._save(model, processes), resumed)
 
-    def _attach(self) -> torch.nn.Module:
+    def _save(self, model: torch.nn.Module, processes: Processes) -> str:
+        weights = ""
+        if processes.is_main:
+            weights = adapters.save(model, self.adapter, self.card, self.settings["lora_scale"])
+            if isinstance(self.task, WritesLayout):
+                self.task.write_layout(self.adapter)
+            _forget_evaluation(self.run_dir, weights)
+        return str(processes.share(weights))
+
+    def _attach(self, processes: Processes) -> torch.nn.Module:
         import torch
 
         model = self.task.load_base(self.base.path)
+        if processes.precision != "fp32":
+            model.to({"bf16": torch.bfloat16, "fp16": torch.float16}[processes.precision])
         torch.manual_seed(seed_for(self.seed, "", "adapter"))  # of the first weights
-        return adapters.attach(model, Adapter(**self.settings["adapter"]), self.task.defaults.targets)
+        adapter = Adapter(**self.settings["adapter"])
+        model = adapters.attach(model, adapter, self.task.defaults.targets, self.settings["kernels"])
+        if self.settings["activation_checkpointing"]:
+            adapters.checkpoint_activations(model)
+        return model
 
-    def _loop(self, model: torch.nn.Module, progress: OnProgress, is_stopping: Callable[[], bool]) -> int:
+    def _loop(
+        self,
+        model: torch.nn.Module,
+        processes: Processes,
+        progress: OnProgress,
+        announce: Callable[[str], None],
+        is_stopping: Callable[[], bool],
+    ) -> loop.Trained:
         def on_units(done: int, total: int) -> None:
             if is_stopping():
                 raise Interrupted("interrupted while preparing the batches: the same command starts them again")
             progress(Progress("train: prepare", done, total))
 
-        def on_step(done: int, loss: float) -> None:
-            progress(Progress("train", done, self.steps, f"loss {loss:.3f}"))
+        def on_step(done: int, loss: float, note: str) -> None:
+            progress(Progress("train", done, self.steps, f"loss {loss:.3f}, {note}"))
 
-        batches = self.task.prepare(model, self.run_dir, self.seed, on_units)
-        names = ("steps", "learning_rate", "warmup_fraction", "accumulate", "clip_norm", "checkpoint_every")
-        settings = loop.LoopSettings(**{name: self.settings[name] for name in names}, seed=self.seed)
-        return loop.train(model, self.task, batches, settings, self.folder, on_step, is_stopping)
+        data = self.task.prepare(model, self.run_dir, self.seed, on_units)
+        names = {field.name for field in fields(loop.LoopSettings)} & set(self.settings)
+        settings = loop.LoopSettings(
+            **{name: self.settings[name] for name in names}, seed=self.seed, pin=digest(self.pin)
+        )
+        callbacks = loop.Callbacks(on_step, is_stopping, announce)
+        return loop.train(model, self.task, data, settings, self.folder, callbacks, processes, self._watch())
+
+    def _watch(self) -> Watch | None:
+        early_stop = self.recipe.sections.train.early_stop
+        if early_stop is None:
+            return None
+        if not isinstance(self.task, Validates):
+            raise UsageError(f"train.early_stop: {self.settings['task']} can't decode while it trains; leave it out")
+        return Watch(self.task, early_stop, spread_out(self.task.validation(self.run_dir), early_stop))
 
 
 def use_threads(asked: int | None) -> None:
@@ -208,11 +263,11 @@ def use_threads(asked: int | None) -> None:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
-def _forget_evaluation(run_dir: Path, digest: str) -> None:
+def _forget_evaluation(run_dir: Path, weights: str) -> None:
     """Remove the evaluation of an adapter that is no longer there."""
     path = run_dir / EVALUATION
     try:
-        is_ours = json.loads(path.read_bytes())["adapter"]["digest"] == digest
+        is_ours = json.loads(path.read_bytes())["adapter"]["digest"] == weights
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:

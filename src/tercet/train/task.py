@@ -63,11 +63,36 @@ class Measured:
     counts: Mapping[str, tuple[float, float]]
 
 
-class Batches(Protocol):
-    """Training data, ready: `batch` depends on the step alone, so that a resumed run sees the same ones."""
+def rate(measured: Sequence[Measured], metric: str) -> float | None:
+    """Give a metric's sum per 100 units; None without units."""
+    found = [one.counts[metric] for one in measured if metric in one.counts]
+    units = sum(units for _, units in found)
+    return 100 * sum(errors for errors, _ in found) / units if units else None
 
-    def batch(self, step: int, micro: int) -> Any:
-        """Give one micro-batch."""
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to train on, known before it is a tensor: a packed window, a dialog, a picture with its question.
+
+    `size` is what batches are measured and padded in (tokens, seconds), `units` what its loss is a mean over (labels
+    that count), `records` the ids of the records in it: they are named when a loss is no number.
+    """
+
+    size: float
+    units: int = 1
+    records: tuple[str, ...] = ()
+
+
+class TrainingData(Protocol):
+    """A task's training data, ready; which rows make a step is the core's choice (`order.py`)."""
+
+    rows: Sequence[Row]  # of the domain
+    replay: Sequence[Row]  # of general examples, mixed in by `train.replay`; may be empty
+    padded_to: float  # the size that every row is padded to; 0: to the longest of its batch
+    unit: str  # what sizes are measured in, in a word: tokens, s
+
+    def collate(self, rows: Sequence[int], replay: Sequence[int]) -> Any:
+        """Make one micro-batch of rows by number, on the model's device; numbers alone decide what it holds."""
 
     def describe(self) -> Mapping[str, Any]:
         """Say what the data holds, for the log: JSON values."""
@@ -76,7 +101,7 @@ class Batches(Protocol):
 class Task(Protocol):
     """A training task. Constructed as `cls(recipe)`; imports torch only when asked to work.
 
-    A task may also be a `PredictsBoth` or a `ChecksBase`.
+    A task may also be an `AnswersBoth`, a `ChecksBase`, a `Validates` or a `WritesLayout`.
     """
 
     defaults: Defaults
@@ -86,16 +111,16 @@ class Task(Protocol):
     false_trigger_metric: str  # domain words where none was said; the decision bounds it per 100 units
     rates: tuple[str, ...]  # metrics that are reported plainly for each model, where more may be better (recall)
     settings: Mapping[str, Any]  # what training uses of the recipe outside `train`: JSON values, pinned
-    decoding: Mapping[str, Any]  # how `predict` decodes: JSON values; answers are kept apart by them
+    decoding: Mapping[str, Any]  # how `answer` decodes: JSON values; answers are kept apart by them
 
     def load_base(self, path: Path) -> torch.nn.Module:
-        """Load the frozen base model."""
+        """Load the frozen base model, on this process's device."""
 
-    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> Batches:
-        """Read the run's records and make the training batches."""
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> TrainingData:
+        """Read the run's records and make the training data."""
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return the mean loss of one micro-batch."""
+        """Return the loss of one micro-batch, a mean over its rows' units."""
 
     def suites(self, run_dir: Path) -> list[Suite]:
         """Read the frozen sets."""
@@ -103,12 +128,11 @@ class Task(Protocol):
     def read_input(self, text: str) -> Example:
         """Turn what a user gives `tercet try` (a path, or the content itself) into an example; raises SourceError."""
 
-    def predict(
-        self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
-    ) -> Iterable[str]:
-        """Answer every example in order with decoded output (never teacher-forced); `adapter` None is the base alone.
+    def answer(self, model: torch.nn.Module, examples: Sequence[Example], on_units: OnUnits) -> Iterable[str]:
+        """Answer every example in order with decoded output (never teacher-forced).
 
-        A generator lets each answer be kept as it comes, so that a killed evaluation goes on from there.
+        `model` is what `load_base` gave, bare or with an adapter on it. A generator lets each answer be kept as it
+        comes, so that a killed evaluation goes on from there.
         """
 
     def measure(self, example: Example, prediction: str) -> Measured:
@@ -119,13 +143,13 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class PredictsBoth(Protocol):
+class AnswersBoth(Protocol):
     """A task whose base and tuned models share work, such as an encoder that the adapter leaves alone."""
 
-    def predict_both(
-        self, base: Path, adapter: Path, examples: Sequence[Example], on_units: OnUnits
+    def answer_both(
+        self, model: torch.nn.Module, examples: Sequence[Example], on_units: OnUnits
     ) -> Iterable[tuple[str, str]]:
-        """Answer every example in order as (base, tuned); each must be what `predict` gives."""
+        """Answer every example in order as (base, tuned); each must be what `answer` gives."""
 
 
 @runtime_checkable
@@ -134,6 +158,22 @@ class ChecksBase(Protocol):
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
         """Raise a UsageError or ModelError when `base` must not be trained on this run."""
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """A task that can stop early: it keeps a share of the training records out of training to watch."""
+
+    def validation(self, run_dir: Path) -> Sequence[Example]:
+        """Read the examples that `train.early_stop` is decided on; `prepare` leaves their records out."""
+
+
+@runtime_checkable
+class WritesLayout(Protocol):
+    """A task whose users load adapters by another library than PEFT: diffusers, say."""
+
+    def write_layout(self, adapter: Path) -> None:
+        """Write the adapter in that library's layout beside PEFT's files."""
 
 
 def find_task(recipe: Recipe) -> Task:

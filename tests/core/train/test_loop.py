@@ -1,6 +1,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from tercet.compat import prepare_torchaudio
 from tercet.errors import CorruptError
 from tercet.recipe import Adapter
-from tercet.train import adapters
-from tercet.train.loop import CHECKPOINT, LoopSettings, TrainingFailed, _restore, steps_done, train
+from tercet.train import adapters, checkpoints
+from tercet.train.checkpoints import CHECKPOINT, reached
+from tercet.train.loop import Callbacks, LoopSettings, TrainingFailed, train
+from tercet.train.task import Row
 
 SETTINGS = LoopSettings(
-    steps=12, learning_rate=0.05, warmup_fraction=0.2, accumulate=2, clip_norm=1.0, checkpoint_every=4, seed=3
+    steps=12, learning_rate=0.05, warmup_fraction=0.2, micro_batch=8, accumulate=2, checkpoint_every=4, seed=3
 )
 
 
@@ -29,10 +32,18 @@ class Small(torch.nn.Module):
         return self.inner(x)
 
 
-class Batches:
-    def batch(self, step, micro):
-        generator = torch.Generator().manual_seed(step * 10 + micro)
-        x = torch.randn(8, 6, generator=generator)
+class Data:
+    """Rows that are their own number."""
+
+    replay: Sequence[Row] = ()
+    padded_to = 0.0
+    unit = "points"
+
+    def __init__(self, rows=40, sizes=(1.0,)):
+        self.rows: Sequence[Row] = [Row(sizes[number % len(sizes)], 6, (f"record-{number}",)) for number in range(rows)]
+
+    def collate(self, rows, replay):  # noqa: ARG002
+        x = torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(row)) for row in rows])
         return x, x[:, :4] * 2
 
     def describe(self):
@@ -72,10 +83,10 @@ def run(folder, model=None, task: Any = None, stop_after=100):
     folder.mkdir(exist_ok=True)
     done = [0]
 
-    def on_step(step, loss):
+    def on_step(step, loss, note):
         done[0] = step
 
-    train(model, task or as_task(), Batches(), SETTINGS, folder, on_step, lambda: done[0] == stop_after)
+    train(model, task or as_task(), Data(), SETTINGS, folder, Callbacks(on_step, lambda: done[0] == stop_after))
     return model
 
 
@@ -94,7 +105,7 @@ def test_a_stopped_training_resumes_to_the_same_adapter(tmp_path, stopped_after)
     whole = digest(run(tmp_path / "whole"))
     folder = tmp_path / "stopped"
     run(folder, stop_after=stopped_after)
-    assert steps_done(folder) == stopped_after
+    assert reached(folder).steps == stopped_after
     assert digest(run(folder)) == whole
 
 
@@ -110,7 +121,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(CorruptError, match=r"checkpoint\.safetensors: damaged checkpoint"):
         run(tmp_path)
     with pytest.raises(CorruptError, match=r"damaged checkpoint"):
-        steps_done(tmp_path)
+        reached(tmp_path)
 
 
 def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_adapter(tmp_path):
@@ -121,7 +132,7 @@ def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_adapter(tmp_pa
 
     with pytest.raises(TrainingFailed, match=r"step 5: the gradient's norm is nan"):
         run(tmp_path, task=Steep())
-    assert steps_done(tmp_path) == 4
+    assert reached(tmp_path).steps == 4
     assert digest(run(tmp_path)) == digest(run(tmp_path / "whole"))
 
 
@@ -146,7 +157,8 @@ def test_a_checkpoint_goes_to_where_its_parameters_are(tmp_path):
         name: torch.nn.Parameter(value.detach().to("meta")) for name, value in names.items()
     }
     optimiser = torch.optim.AdamW(list(elsewhere.values()))
-    assert _restore(tmp_path / CHECKPOINT, elsewhere, optimiser) == 12
+    state, best = checkpoints.read(tmp_path / CHECKPOINT, elsewhere, optimiser, "")
+    assert (state["step"], best) == (12, {})
     for value in elsewhere.values():
         kept = optimiser.state[value]
         assert {kept[name].device.type for name in ("exp_avg", "exp_avg_sq")} == {"meta"}

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from tercet.errors import NothingSurvived
+from tercet.recipe import Train
+from tercet.train.task import Row
 from tercet_audio.augment import RATE
-from tercet_audio.batches import IGNORED, MAX_LABELS, Listener, Sizes, Tokens, WindowBatches, prepare
+from tercet_audio.batches import IGNORED, MAX_LABELS, Listener, Tokens, WindowData, prepare
 from tercet_audio.training import SpeechTraining
 from tercet_audio.windows import Window
 
@@ -57,33 +59,33 @@ def test_labels_hold_one_start_one_end_and_mask_only_prefix_and_padding():
     assert not TOKENS.fits("x" * (MAX_LABELS - 3))
 
 
-def test_a_batch_depends_on_its_step_alone_and_a_pass_uses_every_window_once():
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], ear(), Sizes(own=1, replay=2), seed=4)
-    seen = [batches.batch(step, 0)["own"]["windows"][0] for step in range(2 * len(WINDOWS))]
-    assert sorted(seen[:9]) == sorted(seen[9:]) == list(range(9))
-    assert seen[:9] != seen[9:]
-    first, again = batches.batch(5, 0), batches.batch(5, 0)
-    assert first["own"]["labels"].tolist() == again["own"]["labels"].tolist()
-    assert first["replay"]["features"].shape == (2, 1)
-    assert batches.describe()["encoder_cached"] is False
+def test_a_row_is_a_windows_seconds_labels_and_records():
+    window = Window(np.zeros(3 * RATE, np.float32), "ab", ("one", "two"))
+    data = WindowData([window], [], ear(), seed=4)
+    assert data.rows == [Row(3.0, 4, ("one", "two"))]  # a space, two letters and the end count
+    assert (data.padded_to, data.unit) == (30.0, "s")
+    assert data.describe() | {"padding": 0.9} == data.describe()
 
 
-def test_accumulated_micro_batches_go_on_through_the_windows():
-    batches = WindowBatches(WINDOWS, [], ear(), Sizes(own=1, replay=2, accumulate=3), seed=4)
-    seen = [batches.batch(step, micro)["own"]["windows"][0] for step in range(3) for micro in range(3)]
-    assert sorted(seen) == list(range(9))
-    assert batches.batch(0, 0)["replay"] is None
+def test_a_micro_batch_is_its_rows_and_its_replay():
+    data = WindowData(WINDOWS, WINDOWS[:3], ear(), seed=4)
+    batch = data.collate([7, 2], [1])
+    assert batch["own"]["features"][:, 0].tolist() == [7, 2]
+    assert batch["own"]["windows"] == [7, 2]
+    assert batch["replay"]["features"].tolist() == [[1]]
+    assert data.collate([7], [])["replay"] is None
+    assert data.describe()["encoder_cached"] is False
 
 
 def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
     listen = ear()
-    batches = WindowBatches(WINDOWS, WINDOWS[:3], listen, Sizes(own=4, replay=1), seed=4)
+    data = WindowData(WINDOWS, WINDOWS[:3], listen, seed=4)
     seen = []
-    batches.encode(lambda done, total: seen.append((done, total)))
+    data.encode(lambda done, total: seen.append((done, total)))
     assert listen.heard == 12
     assert seen[-1] == (12, 12)
-    for step in range(5):
-        batch = batches.batch(step, 0)["own"]
+    for rows in ([0, 8, 3], [5, 1]):
+        batch = data.collate(rows, [])["own"]
         spoken = ["".join(map(chr, row[row < 900].tolist())) for row in batch["inputs"]]
         assert spoken == [f" sentence {int(value)}" for value in batch["encoded"][:, 0] / 10]
     assert listen.heard == 12
@@ -91,7 +93,7 @@ def test_encoder_outputs_are_made_once_and_go_with_their_own_text():
 
 def test_without_an_accepted_clip_there_is_nothing_to_train_on():
     with pytest.raises(NothingSurvived, match="tercet report"):
-        prepare(ear(), [], [], SpeechTraining(), Sizes(1, 0), 0, lambda *_: None)
+        prepare(ear(), [], [], SpeechTraining(), Train(task="speech-to-text"), 0, lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +120,8 @@ def test_labels_go_to_the_device_that_hears(cached):
             return super().features(clips, mask_seeds).to("meta")
 
     listen: Any = Elsewhere()
-    batches = WindowBatches(WINDOWS, [], listen, Sizes(own=2, replay=0), seed=4)
+    data = WindowData(WINDOWS, [], listen, seed=4)
     if cached:
-        batches.encode(lambda *_: None)
-    own = batches.batch(0, 0)["own"]
+        data.encode(lambda *_: None)
+    own = data.collate([4, 1], [])["own"]
     assert {value.device.type for value in own.values() if isinstance(value, torch.Tensor)} == {"meta"}

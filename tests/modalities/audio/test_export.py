@@ -43,7 +43,7 @@ def exported(base, tmp_path_factory):
 def test_the_merged_model_loads_in_openai_whisper_with_the_same_logits_and_transcript(exported, base, clip):
     import whisper
 
-    ours = Transcriber(exported / "model")
+    ours = Transcriber.load(exported / "model")
     theirs = whisper.load_model(str(exported / "model" / WHISPER_FILE), device="cpu")
     padded = whisper.pad_or_trim(clip)
     mel = whisper.log_mel_spectrogram(padded).unsqueeze(0)
@@ -51,7 +51,7 @@ def test_the_merged_model_loads_in_openai_whisper_with_the_same_logits_and_trans
     with torch.inference_mode():
         got = theirs.logits(tokens, theirs.embed_audio(mel))
         expected = ours.model(encoder_outputs=ours.encode([clip]), decoder_input_ids=tokens).logits
-        plain = Transcriber(base.path)
+        plain = Transcriber.load(base.path)
         before = plain.model(encoder_outputs=plain.encode([clip]), decoder_input_ids=tokens).logits
     assert (got - expected).abs().max() < 2e-2  # two implementations of the features, in fp32
     assert (got - before).abs().max() > 0.2  # and the adapter is in it

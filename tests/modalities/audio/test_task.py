@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from tercet.errors import SourceError, UsageError
 from tercet.models import resolve
 from tercet.recipe import Adapter, load_recipe
-from tercet.train.adapters import attach, save, trainable
-from tercet.train.task import ChecksBase, Example, PredictsBoth
+from tercet.train.adapters import attach, load, save, trainable
+from tercet.train.task import AnswersBoth, ChecksBase, Example
 from tercet_audio.clip import finish
 from tercet_audio.engines import ready_engine
 from tercet_audio.recipe import RoundTripGate
@@ -122,7 +122,7 @@ def test_an_unreadable_recording_is_named(tmp_path):
 
 
 def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
-    assert issubclass(SpeechToText, PredictsBoth)
+    assert issubclass(SpeechToText, AnswersBoth)
     base = resolve("auto", "whisper-tune")
     model = attach(task.load_base(base.path), Adapter(rank=2, dropout=0), task.defaults.targets)
     import torch
@@ -136,9 +136,10 @@ def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
     said = [engine.speak(text, "en-US", 1.0, 0) for text in ("Close the window, please.", "I lost my green umbrella.")]
     examples = [Example(str(n), "", "", finish(one.samples, one.rate)) for n, one in enumerate(said)]
     quiet = SimpleNamespace(seen=[])
-    both = list(task.predict_both(base.path, tmp_path / "adapter", examples, lambda *at: quiet.seen.append(at)))
-    alone = list(task.predict(base.path, None, examples, lambda *_: None))
-    tuned = list(task.predict(base.path, tmp_path / "adapter", examples, lambda *_: None))
+    model = load(task.load_base(base.path), tmp_path / "adapter", base.digest)
+    both = list(task.answer_both(model, examples, lambda *at: quiet.seen.append(at)))
+    tuned = list(task.answer(model, examples, lambda *_: None))
+    alone = list(task.answer(task.load_base(base.path), examples, lambda *_: None))
     assert [pair[0] for pair in both] == alone == ["Close the window, please.", "I lost my green umbrella."]
     assert [pair[1] for pair in both] == tuned != alone
     assert quiet.seen == [(2, 2)]
@@ -194,12 +195,6 @@ def test_an_adapter_anywhere_in_the_encoder_is_heard_with_its_own_encoder():
     assert touches_encoder(["base_model.model.model.encoder.layers.0.fc1.lora_B.default.weight"])
     decoder = "base_model.model.model.decoder.layers.0.encoder_attn.q_proj.lora_A.default.weight"
     assert not touches_encoder(["base_model.model.model.encoder.layers.0.fc1.weight", decoder])
-
-
-def test_what_speech_training_would_ignore_is_refused(recipe):
-    SpeechToText(recipe.replaced(train={"task": "speech-to-text", "replay": 0.0}))
-    with pytest.raises(UsageError, match=r"train\.replay: .*replay_batch"):
-        SpeechToText(recipe.replaced(train={"task": "speech-to-text", "replay": 0.5}))
 
 
 def test_an_english_only_base_is_not_taught_another_language(recipe, tmp_path):

@@ -11,15 +11,17 @@ import torch
 
 from tercet.compat import find_torchaudio
 from tercet.errors import MissingExtra
+from tercet.recipe import Train
 from tercet_audio import batches, room
 from tercet_audio.augment import RATE, add_noise, augment, shift_speed
-from tercet_audio.batches import Listener, Sizes, WindowBatches, prepare
+from tercet_audio.batches import Listener, WindowData, prepare
 from tercet_audio.masking import FRAMES, MELS, mask
 from tercet_audio.room import convolve, impulse_response, in_a_room, reverberate
 from tercet_audio.training import SpeechTraining
-from tercet_audio.windows import Window
+from tercet_audio.windows import Spoken, Window
 
 functional: Any = find_torchaudio()
+TRAIN = Train(task="speech-to-text")
 SPEECH = np.random.default_rng(7).standard_normal(RATE).astype(np.float32) * np.float32(0.1)
 
 
@@ -155,7 +157,7 @@ def ear(monkeypatch):
     listen.encode = listen.features
     monkeypatch.setattr("tercet_audio.transcribe.log_mel", lambda _, clips: LOG_MEL.repeat(len(clips), 1, 1))
     monkeypatch.setattr(batches.Tokens, "batch", lambda *_: (torch.zeros(0), torch.zeros(0)))
-    monkeypatch.setattr(batches.Tokens, "fits", lambda *_: True)
+    monkeypatch.setattr(batches.Tokens, "__call__", lambda *_: [1, 2, 3])
     return listen
 
 
@@ -164,7 +166,7 @@ def packed(ear):
     windows = [Window(np.ones(9 * RATE, np.float32), "") for _ in range(5)]
 
     def make(*, is_masked):
-        made = WindowBatches(windows, windows[:3], ear, Sizes(own=2, replay=1), seed=6)
+        made = WindowData(windows, windows[:3], ear, seed=6)
         made.is_masked = is_masked
         return made
 
@@ -174,8 +176,8 @@ def packed(ear):
 def test_every_window_has_its_own_mask_whether_it_is_kept_or_made_each_time(packed):
     kept, made = packed(is_masked=True), packed(is_masked=True)
     kept.encode(lambda *_: None)
-    for step in range(4):
-        first, second = kept.batch(step, 0), made.batch(step, 0)
+    for rows, replay in (([0, 3], [2]), ([4, 1], [0]), ([2, 2], [1])):
+        first, second = kept.collate(rows, replay), made.collate(rows, replay)
         assert torch.equal(first["own"]["encoded"], second["own"]["features"])
         assert torch.equal(first["replay"]["encoded"][0], LOG_MEL)  # what the base answers stays whole
         assert torch.equal(second["replay"]["features"][0], LOG_MEL)
@@ -191,13 +193,13 @@ def test_without_spec_augment_nothing_is_masked(packed):
 
 
 def test_the_recipe_turns_masking_on_and_names_torchaudio_where_it_is_absent(ear, monkeypatch):
-    clip: Any = SimpleNamespace(samples=SPEECH, text="a")
+    clip: Any = Spoken(SPEECH, "a")
     monkeypatch.setattr(batches, "read_spoken", list)
     settings = SpeechTraining(spec_augment=True, variants=1)
-    assert prepare(ear, [clip], [], settings, Sizes(1, 0), 0, lambda *_: None).is_masked
-    assert not prepare(ear, [clip], [], SpeechTraining(variants=1), Sizes(1, 0), 0, lambda *_: None).is_masked
+    assert prepare(ear, [clip], [], settings, TRAIN, 0, lambda *_: None).is_masked
+    assert not prepare(ear, [clip], [], SpeechTraining(variants=1), TRAIN, 0, lambda *_: None).is_masked
     monkeypatch.setattr("tercet_audio.masking.find_torchaudio", lambda: None)
     with pytest.raises(
         MissingExtra, match=r"spec_augment: true needs 'torchaudio'; run: pip install 'tercet\[coqui\]'"
     ):
-        prepare(ear, [clip], [], settings, Sizes(1, 0), 0, lambda *_: None)
+        prepare(ear, [clip], [], settings, TRAIN, 0, lambda *_: None)

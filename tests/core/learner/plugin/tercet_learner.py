@@ -22,8 +22,9 @@ from tercet.randomness import digest
 from tercet.recipe import Recipe, Section
 from tercet.records import Columns, Item, Made, ModelUse
 from tercet.store.shards import read_records
-from tercet.train import adapters
-from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet.train.checkpoints import reached
+from tercet.train.stopping import is_watched
+from tercet.train.task import Defaults, Example, Measured, OnUnits, Row, Suite
 
 WORDS = ("north", "south", "aspirin", "ibuprofen")
 MODEL = ModelUse("pkg:learner", "e" * 32, "MIT", "free")
@@ -91,17 +92,21 @@ def write_base(folder: Path, mark: float = 0.0) -> Path:
     return folder
 
 
-class Batches:
-    def __init__(self, points: list[tuple[list[float], int]], micro_batch: int) -> None:
-        self.points, self.micro_batch = points, micro_batch
+class Data:
+    replay: Sequence[Row] = ()
+    padded_to = 0.0
+    unit = "points"
 
-    def batch(self, step: int, micro: int) -> Any:
+    def __init__(self, points: list[tuple[list[float], int]], ids: list[str]) -> None:
+        self.points = points
+        self.rows: Sequence[Row] = [Row(1.0, 1, (name,)) for name in ids]
+
+    def collate(self, rows: Sequence[int], replay: Sequence[int]) -> Any:
+        del replay
         import torch
 
-        generator = torch.Generator().manual_seed(step * 100 + micro)
-        chosen = torch.randint(len(self.points), (self.micro_batch,), generator=generator).tolist()
-        x = torch.tensor([self.points[one][0] for one in chosen])
-        return step, x, torch.tensor([self.points[one][1] for one in chosen])
+        x = torch.tensor([self.points[one][0] for one in rows])
+        return x, torch.tensor([self.points[one][1] for one in rows])
 
     def describe(self) -> Mapping[str, Any]:
         return {"points": len(self.points)}
@@ -140,22 +145,39 @@ class Naming:
         model.inner.load_state_dict(load_file(path / "model.safetensors"))
         return model
 
-    def prepare(self, model: Any, run_dir: Path, seed: int, on_units: OnUnits) -> Batches:
+    def prepare(self, model: Any, run_dir: Path, seed: int, on_units: OnUnits) -> Data:
         del model, seed
-        points = []
+        self.step = reached(run_dir / "training").steps
+        points, ids = [], []
         for record in read_records(run_dir, "learner", "train"):
+            if self.is_watched(record.payload["point"]):
+                continue
             points.append((record.payload["point"], WORDS.index(record.payload["word"])))
+            ids.append(record.id)
             on_units(len(points), 60)
-        return Batches(points, self.recipe.sections.train.micro_batch)
+        return Data(points, ids)
+
+    def is_watched(self, point: Any) -> bool:
+        train = self.recipe.sections.train
+        return is_watched(json.dumps(point), train.early_stop, self.recipe.sections.seed)
+
+    def validation(self, run_dir: Path) -> list[Example]:
+        records = read_records(run_dir, "learner", "train")
+        watched = [record for record in records if self.is_watched(record.payload["point"])]
+        return [
+            Example(record.id, record.id, record.payload["word"], np.float32(record.payload["point"]))
+            for record in watched
+        ]
 
     def loss(self, model: Any, batch: Any) -> Any:
         import torch
 
-        step, x, y = batch
-        if step == self.kill_at:
+        x, y = batch
+        if self.step == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         loss = torch.nn.functional.cross_entropy(model(x), y)
-        return loss * float("nan") if step == self.nan_at else loss
+        self.step += 1
+        return loss * float("nan") if self.step - 1 == self.nan_at else loss
 
     def suites(self, run_dir: Path) -> list[Suite]:
         held_out = [
@@ -180,15 +202,11 @@ class Naming:
             raise SourceError(f"input {text!r}: not numbers with commas between ({error})") from error
         return Example(text, text, "", content)
 
-    def predict(
-        self, base: Path, adapter: Path | None, examples: Sequence[Example], on_units: OnUnits
-    ) -> Iterable[str]:
+    def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
         import torch
 
-        self.asked.append(("tuned" if adapter else "base", len(examples)))
-        model = self.load_base(base)
-        if adapter is not None:
-            model = adapters.load(model, adapter)
+        is_tuned = hasattr(model, "peft_config") and not model.base_model.model.inner.disable_adapters
+        self.asked.append(("tuned" if is_tuned else "base", len(examples)))
         for done, example in enumerate(examples):
             if done == self.die_after:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -212,11 +230,11 @@ class Naming:
 class NamingBoth(Naming):
     """Shares work between the models, and refuses one base."""
 
-    def predict_both(
-        self, base: Path, adapter: Path, examples: Sequence[Example], on_units: OnUnits
-    ) -> Iterable[tuple[str, str]]:
+    def answer_both(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterable[tuple[str, str]]:
         self.asked.append(("both", len(examples)))
-        return zip(*(Naming.predict(self, base, one, examples, on_units) for one in (None, adapter)), strict=True)
+        with model.disable_adapter():
+            base = list(Naming.answer(self, model, examples, on_units))
+        return zip(base, Naming.answer(self, model, examples, on_units), strict=True)
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
         del run_dir

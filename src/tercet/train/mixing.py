@@ -1,0 +1,84 @@
+"""How often each record is trained on: real and synthetic by share, more often what a gate judged best."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from tercet.errors import UsageError
+from tercet.recipe import SampleWeights, Train
+from tercet.records import Record
+
+REAL = "examples"  # the generator of the user's own records, in every modality
+
+
+def record_weights(records: Sequence[Record], train: Train) -> list[float]:
+    """Give each record's expected number of uses in a pass; the mean is 1, and without wishes all are 1.
+
+    Raises:
+        UsageError: the recipe asks for a share of real records, or weights by a gate, that these records can't give.
+    """
+    weights = [1.0] * len(records)
+    if train.weights is not None:
+        weights = _by_gate(records, train.weights)
+    if train.real_fraction is not None:
+        weights = _in_shares(records, weights, train.real_fraction)
+    mean = sum(weights) / max(1, len(weights))
+    return [weight / mean for weight in weights]
+
+
+def draw_pass(weights: Sequence[float], seed: str) -> list[int]:
+    """Draw one pass: as many numbers as there are weights, each as often as its weight says, shuffled.
+
+    Systematic resampling: a weight of 2.3 comes twice or three times, never less or more.
+    """
+    draw = random.Random(seed)
+    chosen: list[int] = []
+    offset, total = draw.random(), 0.0
+    for number, weight in enumerate(weights):
+        total += weight
+        while len(chosen) < len(weights) and len(chosen) + offset < total:
+            chosen.append(number)
+    draw.shuffle(chosen)
+    return chosen
+
+
+def is_real(record: Record) -> bool:
+    """Say whether a record came from the user's own examples."""
+    return record.lineage.get("generator") == REAL
+
+
+def _by_gate(records: Sequence[Record], wish: SampleWeights) -> list[float]:
+    """Weigh by the distance to the threshold: an accepted record lies on the good side of it, whichever that is."""
+    distances: list[float | None] = []
+    for record in records:
+        found = [verdict for verdict in record.verdicts if verdict.gate == wish.gate and verdict.score is not None]
+        if not found or found[0].threshold is None:
+            distances.append(None)  # this gate didn't judge it: it counts in full
+            continue
+        distances.append(abs((found[0].score or 0.0) - found[0].threshold))
+    farthest = max((one for one in distances if one is not None), default=None)
+    if farthest is None:
+        judged = sorted(
+            {verdict.gate for record in records for verdict in record.verdicts if verdict.score is not None}
+        )
+        raise UsageError(
+            f"train.weights.gate: {wish.gate!r} gave no training record a score; gates that did: "
+            f"{', '.join(judged) or 'none'}"
+        )
+    spread = farthest or 1.0
+    return [1.0 if one is None else wish.least + (1 - wish.least) * one / spread for one in distances]
+
+
+def _in_shares(records: Sequence[Record], weights: Sequence[float], fraction: float) -> list[float]:
+    real = sum(weight for record, weight in zip(records, weights, strict=True) if is_real(record))
+    made = sum(weights) - real
+    if not real or not made:
+        lacking = "real" if not real else "synthetic"
+        raise UsageError(
+            f"train.real_fraction: {fraction:g}, but there is no {lacking} record to train on; leave it out"
+        )
+    return [
+        weight * (fraction / real if is_real(record) else (1 - fraction) / made)
+        for record, weight in zip(records, weights, strict=True)
+    ]
