@@ -1,4 +1,4 @@
-"""Dialogs: a scenario grammar, or a language model following the same plan."""
+"""Dialogs: a scenario grammar, a language model following the same plan, or an assistant that calls tools."""
 
 from tercet.modality import Modality
 
@@ -12,6 +12,7 @@ modality = Modality(
         "grammar": "tercet_text.grammar:GrammarDialogs",
         "llm": "tercet_text.llm:LlmDialogs",
         "endpoint": "tercet_text.llm:EndpointDialogs",
+        "tools": "tercet_text.tool_dialogs:ToolDialogs",
         "examples": "tercet_text.examples:Examples",
     },
     gates={"schema": "tercet_text.gates:Schema", "repetition": "tercet_text.gates:Repetition"},

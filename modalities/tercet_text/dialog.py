@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tercet_text.calls import Call, pack_calls
 from tercet_text.script import Exchange
 
 NO_TOOLS = "[]"
@@ -12,10 +13,10 @@ NO_TOOLS = "[]"
 
 def payload_of(spec: Mapping[str, Any], exchanges: Sequence[Exchange], system: str) -> dict[str, Any]:
     """Put exchanges together as a payload; an empty `system` adds no system message."""
-    messages = [{"role": "system", "content": system}] if system else []
+    messages = [message("system", system)] if system else []
     for exchange in exchanges:
-        messages.append({"role": "user", "content": exchange.user})
-        messages.append({"role": "assistant", "content": exchange.assistant})
+        messages.append(message("user", exchange.user))
+        messages.append(message("assistant", exchange.assistant))
     quotes = (quote for exchange in exchanges for quote in exchange.quotes)
     return {
         "messages": messages,
@@ -23,6 +24,11 @@ def payload_of(spec: Mapping[str, Any], exchanges: Sequence[Exchange], system: s
         "tools": NO_TOOLS,
         **{name: spec[name] for name in ("intent", "persona", "mood", "edge_case")},
     }
+
+
+def message(role: str, content: str, calls: Sequence[Call] = ()) -> dict[str, str]:
+    """Write one message."""
+    return {"role": role, "content": content, "tool_calls": pack_calls(calls)}
 
 
 def citations(quotes: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tercet.modality import Needs, Resources
 from tercet.randomness import canonical_json, digest
 from tercet.records import Failure, Item, Made, ModelUse
-from tercet_text.dialog import NO_TOOLS
+from tercet_text.calls import CallError, read_calls
+from tercet_text.dialog import NO_TOOLS, message
 from tercet_text.recipe import TextRecipe
 
 OWN_DATA = ModelUse("user:examples", "", "user", "free")  # the user's own data, used on the user's own terms
@@ -44,15 +45,27 @@ def find_fault(row: Mapping[str, Any]) -> str:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         return f"messages: {_kind(messages)}; a list of {{role, content}} is needed"
-    for at, message in enumerate(messages):
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            return f"messages[{at}]: {_kind(message)}; role and content must be text"
+    for at, one in enumerate(messages):
+        if fault := _message_fault(one):
+            return f"messages[{at}]: {_kind(one)}; {fault}"
     for at, citation in enumerate(row.get("citations") or []):
         if not isinstance(citation, dict) or not all(
             isinstance(citation.get(key), str) for key in ("document", "quote")
         ):
             return f"citations[{at}]: {_kind(citation)}; document and quote must be text"
     return ""
+
+
+def _message_fault(row: Any) -> str:
+    """Say what keeps a row's message from being one; with calls it may have no content, as APIs write it."""
+    if not isinstance(row, dict) or not isinstance(row.get("role"), str):
+        return "role and content must be text"
+    try:
+        calls = read_calls(row.get("tool_calls"))
+    except CallError as error:
+        return str(error)
+    has_content = isinstance(row.get("content"), str) or (calls and row.get("content") is None)
+    return "" if has_content else "role and content must be text"
 
 
 def _kind(value: Any) -> str:
@@ -63,7 +76,9 @@ def _kind(value: Any) -> str:
 def _payload(row: Mapping[str, Any]) -> dict[str, Any]:
     tools = row.get("tools")
     return {
-        "messages": [{"role": one["role"], "content": one["content"]} for one in row["messages"]],
+        "messages": [
+            message(one["role"], one["content"] or "", read_calls(one.get("tool_calls"))) for one in row["messages"]
+        ],
         "citations": [{"document": one["document"], "quote": one["quote"]} for one in row.get("citations") or []],
         "tools": tools if isinstance(tools, str) else canonical_json(tools) if tools else NO_TOOLS,
         **{label: str(row.get(label) or "") for label in ("intent", "persona", "mood", "edge_case")},

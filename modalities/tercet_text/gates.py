@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from tercet.modality import Needs, Resources
 from tercet.records import Candidate, Columns, Verdict
+from tercet_text.calls import CallError, calls_of, order_fault, plan_fault, schema_fault
 from tercet_text.documents import words
 from tercet_text.near_duplicates import NearDuplicates
 from tercet_text.recipe import RepetitionGate, SchemaGate
@@ -28,9 +29,11 @@ class Schema:
     """Rejects a dialog that a chat template can't take, or whose citations the documents don't hold.
 
     In order: roles (a system message at most once and first; user and assistant alternate, user first, assistant
-    last), empty or over-long content, control characters, leftover template slots (the user's own terms and quotes
-    aside, and never in the user's own examples), tools that aren't a JSON list, citations that aren't among the
-    quotes which the plan took from the documents.
+    last; each call is followed by its result, and results by the assistant), empty or over-long content, control
+    characters, leftover template slots (the user's own terms and quotes aside, and never in the user's own examples),
+    tools that aren't a JSON list, calls that break the declared tools' schemas, citations that aren't among the
+    quotes which the plan took from the documents, calls that aren't the plan's, and results that executing them
+    doesn't give.
     """
 
     needs: ClassVar[Needs] = Needs(memory_gib=0.2)
@@ -49,35 +52,42 @@ class Schema:
 
     def _faults(self, candidate: Candidate) -> Iterator[str]:
         messages: Sequence[Mapping[str, str]] = candidate.payload["messages"]
+        try:
+            calls = [call for message in messages for call in calls_of(message)]
+        except CallError:
+            yield "tool calls are no JSON list of calls"
+            return
         yield from self._role_faults(messages)
         for message in messages:
-            yield from self._content_faults(message["content"])
-        if candidate.item.generator != "examples":
-            given = list(_given(candidate.item.spec))
+            yield from self._content_faults(message)
+        item, tools = candidate.item, _json_list(candidate.payload["tools"])
+        if item.generator != "examples":
+            given = list(_given(item.spec))
             if any(_has_leftover(message["content"], given) for message in messages):
                 yield "template leftover"
-            if not _are_cited_from(candidate.payload, candidate.item.spec):
+            if not _are_cited_from(candidate.payload, item.spec):
                 yield "citation not in the documents"
-        if not _is_json_list(candidate.payload["tools"]):
+        if tools is None:
             yield "tools are no JSON list"
+        elif fault := schema_fault(calls, tools):
+            yield fault
+        if item.generator == "tools" and (fault := plan_fault(messages, item.spec)):
+            yield fault
 
     def _role_faults(self, messages: Sequence[Mapping[str, str]]) -> Iterator[str]:
-        roles = [message["role"] for message in messages]
-        if roles[:1] == ["system"]:
-            roles = roles[1:]
         if len(messages) > self._section.max_messages:
             yield "too many messages"
-        if not roles:
+        spoken = messages[1:] if messages and messages[0]["role"] == "system" else messages
+        if not spoken:
             yield "no messages"
-        if any(role not in ("user", "assistant") for role in roles):
+        if any(message["role"] not in ("user", "assistant", "tool") for message in spoken):
             yield "role out of place"
-        if any(role != ("user", "assistant")[at % 2] for at, role in enumerate(roles)):
-            yield "roles don't alternate"
-        if roles and roles[-1] != "assistant":
-            yield "assistant isn't last"
+        if fault := order_fault(spoken):
+            yield fault
 
-    def _content_faults(self, content: str) -> Iterator[str]:
-        if not content.strip():
+    def _content_faults(self, message: Mapping[str, str]) -> Iterator[str]:
+        content = message["content"]
+        if not content.strip() and not message.get("tool_calls"):
             yield "empty message"
         if len(content) > self._section.max_message_characters:
             yield "message too long"
@@ -88,6 +98,8 @@ class Schema:
 def _given(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts of a scenario that come from the user."""
     yield from (spec.get("term", ""), spec.get("other_term", ""))
+    for exchange in spec.get("exchanges", ()):
+        yield from map(str, {**exchange.get("arguments", {}), **exchange.get("values", {})}.values())
     for quote in planned_quotes(spec):
         yield from (quote["quote"], quote["title"], quote["document"])
 
@@ -108,11 +120,12 @@ def _are_cited_from(payload: Columns, spec: Mapping[str, Any]) -> bool:
     return all((citation["document"], citation["quote"]) in known for citation in payload["citations"])
 
 
-def _is_json_list(text: str) -> bool:
+def _json_list(text: str) -> list[Any] | None:
     try:
-        return isinstance(json.loads(text), list)
+        read = json.loads(text)
     except ValueError:
-        return False
+        return None
+    return read if isinstance(read, list) else None
 
 
 class Repetition:
@@ -135,7 +148,7 @@ class Repetition:
         return [self._judge(candidate.payload["messages"]) for candidate in batch]
 
     def _judge(self, messages: Sequence[Mapping[str, str]]) -> Verdict:
-        said = [message["content"].casefold() for message in messages if message["role"] != "system"]
+        said = [message["content"].casefold() for message in messages if message["role"] in ("user", "assistant")]
         sentences = [piece.strip(" .!?") for text in said for piece in SENTENCE.split(text) if len(words(piece)) > 2]
         limit = self._section.max_repeated_sentences
         if (share := repeated_share(sentences)) > limit:

@@ -1,4 +1,8 @@
-"""The shape of a dialog in a shard: chat messages with tools and citations, and its place in the plan."""
+"""The shape of a dialog in a shard: chat messages with tools and citations, and its place in the plan.
+
+Version 2 added `tool_calls` to a message (`calls.py` says how they are spelt); a version 1 shard still reads, and its
+messages lack the key. Where a dialog has no calls its fingerprint, and so its record's id, is that of version 1.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,12 @@ TEXT = {"dtype": "string", "_type": "Value"}
 
 
 def fingerprint(payload: Columns) -> str:
-    """Hash the canonical JSON of a dialog."""
-    return digest(canonical_json(dict(payload)))
+    """Hash the canonical JSON of a dialog, leaving out `tool_calls` where a message has none."""
+    messages = [
+        {key: value for key, value in message.items() if value or key != "tool_calls"}
+        for message in payload["messages"]
+    ]
+    return digest(canonical_json({**payload, "messages": messages}))
 
 
 def _structs(*names: str) -> pa.DataType:
@@ -28,17 +36,17 @@ def _feature(*names: str) -> dict[str, Any]:
 
 
 payload = PayloadType(
-    version=1,
+    version=2,
     columns=pa.schema(
         [
-            ("messages", _structs("role", "content")),
+            ("messages", _structs("role", "content", "tool_calls")),
             ("citations", _structs("document", "quote")),
-            ("tools", pa.string()),  # JSON; "[]" when the dialog has none
+            ("tools", pa.string()),  # JSON list of function schemas; "[]" when the dialog has none
             *((label, pa.string()) for label in LABELS),
         ]
     ),
     features={
-        "messages": _feature("role", "content"),
+        "messages": _feature("role", "content", "tool_calls"),
         "citations": _feature("document", "quote"),
         "tools": TEXT,
         **dict.fromkeys(LABELS, TEXT),

@@ -88,6 +88,17 @@ def slots(phrase: Phrase) -> Iterator[str]:
                 yield from slots(option)
 
 
+def certain_slots(phrase: Phrase) -> set[str]:
+    """Collect the slots that stand in the phrase whatever is chosen."""
+    certain: set[str] = set()
+    for node in phrase:
+        if isinstance(node, Slot):
+            certain.add(node.name)
+        elif isinstance(node, Choice):
+            certain |= set.intersection(*map(certain_slots, node.options))
+    return certain
+
+
 def expand(
     source: str, rng: random.Random, values: Mapping[str, str], rules: Rules, depth: int = 0
 ) -> Iterator[Fragment]:

@@ -20,6 +20,7 @@ from tercet.sources import Example, Term
 from tercet_text.documents import DocumentIndex, Found
 from tercet_text.intents import OBSCURE
 from tercet_text.recipe import EdgeCase, Intent, TextRecipe
+from tercet_text.tool_plan import ToolScenarios
 
 # what there is to talk about when the user brings neither terms nor documents
 TOPICS = ("paracetamol", "ibuprofen", "cough syrup", "vitamin D", "zinc ointment", "eye drops", "hand cream",
@@ -167,11 +168,11 @@ def _terms(planning: Planning) -> Sequence[Term]:
 
 
 class TextPlan:
-    """The whole plan of a recipe's text section: grammar, language models, then the user's own examples."""
+    """The whole plan of a recipe's text section: grammar, language models, tools, then the user's own examples."""
 
     def __init__(self, section: TextRecipe, planning: Planning) -> None:
         self._documents_of = (planning.documents, planning.terms)
-        self.parts: list[tuple[Dialogs, int]] = []
+        self.parts: list[tuple[Dialogs | ToolScenarios, int]] = []
         wanted = {"grammar": section.dialogs}
         turns = {"grammar": section.turns}
         for name in ("llm", "endpoint"):
@@ -179,7 +180,10 @@ class TextPlan:
                 wanted[name], turns[name] = part.dialogs, part.turns or section.turns
         for name, count in wanted.items():
             self.parts.append((Dialogs(section, planning, name, turns[name]), count))
-        self.num_synthetic = sum(wanted.values())
+        if section.tools:
+            scenarios = ToolScenarios(section, section.tools, planning, _terms(planning))
+            self.parts.append((scenarios, section.tools.dialogs))
+        self.num_synthetic = sum(count for _, count in self.parts)
         self.examples = _distinct(planning.examples)
         self._example_seed = int(digest(str(planning.seed), "text examples")[:15], 16)
         self.num_examples = self._count_examples(planning.real_fraction)

@@ -163,8 +163,16 @@ class Endpoint(Section):
     )
 
 
+class Tools(Section):
+    """Dialogs in which the assistant calls simulated tools."""
+
+    dialogs: int = Field(ge=0, le=100_000_000)
+    file: str = Field(min_length=1, description="tools, phrases and simulated results, from the recipe's folder on")
+    no_tool: float = Field(0.2, ge=0, le=0.9, description="share of the dialogs that need no tool: the file's chats")
+
+
 class SchemaGate(Section):
-    """Roles, lengths, control characters, leftover templates, and citations that stand in the documents."""
+    """Roles, lengths, control characters, leftover templates; citations and tool calls that are as planned."""
 
     max_message_characters: int = Field(4000, ge=1)
     max_messages: int = Field(64, ge=2)
@@ -204,6 +212,7 @@ class TextRecipe(Section):
     dialogs: int = Field(0, ge=0, le=100_000_000, description="by the scenario grammar")
     llm: Llm | None = None
     endpoint: Endpoint | None = None
+    tools: Tools | None = None
     turns: Turns = (3, 6)
     intents: Annotated[tuple[AnyIntent, ...], AfterValidator(_check_filled)] = Field(
         tuple(INTENTS), validate_default=True

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from html import escape
 
 from tercet.modality import Shown
+from tercet.randomness import canonical_json
 from tercet.records import Columns
+from tercet_text.calls import Call, CallError, calls_of
 
 MAX_LINE_CHARACTERS = 400
 BUBBLE = (
@@ -15,6 +17,7 @@ BUBBLE = (
 STYLES = {
     "user": f"{BUBBLE};background:#e8eef9;color:#10203a;margin-right:auto;width:fit-content",
     "assistant": f"{BUBBLE};background:#e5f4ea;color:#10301c;margin-left:auto;width:fit-content",
+    "tool": f"{BUBBLE};background:#f3efe4;color:#3a3010;font-family:monospace;font-size:.85em;width:fit-content",
     "system": "font-style:italic;color:#667;font-size:.85em;margin:.25em 0",
 }
 
@@ -25,9 +28,22 @@ def show(payload: Columns) -> Shown:
 
 
 def _text(payload: Columns) -> str:
-    lines = [f"{_printable(message['role'])}: {_printable(message['content'])}" for message in payload["messages"]]
+    lines = [f"{_printable(message['role'])}: {_printable(_said(message))}" for message in payload["messages"]]
     lines += [f"cites {_printable(one['document'])}: “{_printable(one['quote'])}”" for one in payload["citations"]]
     return "\n".join(lines)
+
+
+def _said(message: Mapping[str, str]) -> str:
+    """Give what a message says, and each call as a line of its own: `-> price(packs=2, medicine="zinc")`."""
+    try:
+        calls = calls_of(message)
+    except CallError:  # no calls of ours: shown as they stand
+        return "\n".join(filter(None, (message["content"], f"-> {message['tool_calls']}")))
+    return "\n".join(filter(None, (message["content"], *(f"-> {_call(call)}" for call in calls))))
+
+
+def _call(call: Call) -> str:
+    return f"{call.name}({', '.join(f'{name}={canonical_json(value)}' for name, value in call.arguments.items())})"
 
 
 def _printable(text: str) -> str:
@@ -49,4 +65,4 @@ def _html(payload: Columns) -> str:
 
 def _bubble(message: Mapping[str, str]) -> str:
     role = message["role"] if message["role"] in STYLES else "system"
-    return f'<div class="tercet-{role}" style="{STYLES[role]}">{escape(message["content"])}</div>'
+    return f'<div class="tercet-{role}" style="{STYLES[role]}">{escape(_said(message))}</div>'

@@ -16,6 +16,7 @@ import tercet_text
 from tercet.modality import Planning, Resources
 from tercet.records import Candidate, Failure, Item, Made
 from tercet.testing import check_modality
+from tercet_text.calls import Call, pack_calls
 from tercet_text.checks import checks
 from tercet_text.examples import Examples
 from tercet_text.payload import payload
@@ -38,7 +39,7 @@ def take(row: dict[str, Any], resources: Resources) -> Made | Failure:
 def test_an_example_keeps_its_own_fields_and_names_its_parent(resources: Resources) -> None:
     made = take(ROW, resources)
     assert isinstance(made, Made)
-    assert made.payload["messages"][0] == {"role": "user", "content": "Hi"}
+    assert made.payload["messages"][0] == {"role": "user", "content": "Hi", "tool_calls": ""}
     assert made.payload["intent"] == "greeting"
     assert made.parameters["fields"] == {"license": "CC-BY-4.0"}
     assert len(made.parameters["parents"]) == 1
@@ -97,7 +98,11 @@ class Tags(HTMLParser):
 )
 def test_nothing_in_a_dialog_becomes_html(evil: str) -> None:
     hostile = {
-        "messages": [{"role": role, "content": evil} for role in ("system", "user", "assistant", evil)],
+        "messages": [
+            {"role": role, "content": evil, "tool_calls": calls}
+            for role in ("system", "user", "assistant", "tool", evil)
+            for calls in (evil, pack_calls([Call(evil, {evil: [evil]})]))
+        ],
         "citations": [{"document": evil, "quote": evil}],
         "tools": evil,
         **dict.fromkeys(("intent", "persona", "mood", "edge_case"), evil),
