@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from tercet.randomness import canonical_json, digest
 from tercet.recipe import Section
 
-MAX_NAMES = 500  # the names of an environment travel with each of its records
+MAX_NAMES = 500  # an environment travels with each of its records
 MAX_ID = 40  # characters
 KINDS = ("terms", "names", "enum", "pattern", "integer", "date", "price")
 ToolName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -31,10 +31,10 @@ class Domain(Section):
 
     description: str = Field("", max_length=200)
     terms: Literal[True] | None = Field(None, description="the recipe's terms")
-    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_NAMES)] | None = Field(
+    names: Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES)] | None = Field(
         None, description="texts that the tool's schema doesn't list"
     )
-    enum: Annotated[tuple[Text, ...], Field(min_length=1, max_length=50)] | None = Field(
+    enum: Annotated[tuple[Text, ...], Field(max_length=50)] | None = Field(
         None, description="texts that the tool's schema lists"
     )
     pattern: str | None = Field(
@@ -54,6 +54,8 @@ class Domain(Section):
         if self.price and self.price[0] < 0:
             raise ValueError(f"price: {self.price[0]} is below 0")
         listed = self.names or self.enum or ()
+        if given[0] in ("names", "enum") and not listed:
+            raise ValueError(f"{given[0]}: an empty list; give at least one entry")
         if len(set(listed)) < len(listed):
             twice = next(text for text in listed if listed.count(text) > 1)
             raise ValueError(f"{twice!r} stands twice; keep one")
@@ -184,23 +186,26 @@ class Tool(Section):
 
 
 class Environment:
-    """The simulated tools of one tool file: executes calls, always with the same result."""
+    """The simulated tools of one tool file: executes calls, always with the same result.
 
-    def __init__(self, tools: Sequence[Tool], seed: int) -> None:
-        self.tools = {tool.name: tool for tool in tools}
+    `terms` stand in the place of every `terms: true`.
+    """
+
+    def __init__(self, tools: Sequence[Tool], seed: int, terms: Sequence[str] = ()) -> None:
+        self.tools = {tool.name: _resolved(tool, terms) for tool in tools}
+        named = any(domain.terms for tool in tools for domain in tool.parameters.values())
+        fields = set(Tool.model_fields)
+        self.definition: dict[str, Any] = {  # JSON values, all that `of` needs
+            "seed": seed,
+            "terms": list(terms) if named else [],
+            "tools": [tool.model_dump(mode="json", include=fields, exclude_defaults=True) for tool in tools],
+        }
         self.seed = seed
 
     @classmethod
     def of(cls, definition: Mapping[str, Any]) -> Environment:
         """Rebuild an environment from its `definition`: `record.lineage["parameters"]["environment"]`."""
         return _rebuilt(canonical_json(definition))
-
-    @functools.cached_property
-    def definition(self) -> dict[str, Any]:
-        """Describe the environment in JSON values, all that `of` needs."""
-        fields = set(Tool.model_fields)
-        tools = [tool.model_dump(mode="json", include=fields, exclude_defaults=True) for tool in self.tools.values()]
-        return {"seed": self.seed, "tools": tools}
 
     def fault(self, name: Any, arguments: Any) -> str:
         """Say how a call breaks its tool's schema; empty when it doesn't."""
@@ -243,7 +248,12 @@ class Environment:
 @functools.lru_cache(maxsize=16)
 def _rebuilt(text: str) -> Environment:
     held = json.loads(text)
-    return Environment([Tool.model_validate(tool) for tool in held["tools"]], held["seed"])
+    return Environment([Tool.model_validate(tool) for tool in held["tools"]], held["seed"], held["terms"])
+
+
+def _resolved(tool: Tool, terms: Sequence[str]) -> Tool:
+    parameters = {name: domain.resolved(terms) for name, domain in tool.parameters.items()}
+    return tool.model_copy(update={"parameters": parameters})
 
 
 def _shown(value: Any) -> str:

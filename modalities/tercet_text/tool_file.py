@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -18,6 +18,7 @@ from tercet_text.environment import FieldName, Tool
 from tercet_text.phrases import PhraseError, certain_slots, parse, slots
 
 CHAT_SLOTS = ("term",)
+MAX_TOOLS = 20
 
 
 def _check_phrase(phrase: str) -> str:
@@ -28,9 +29,22 @@ def _check_phrase(phrase: str) -> str:
     return phrase
 
 
+def _check_filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    # not min_length: pydantic would count the entries without a fault
+    if not values:
+        raise ValueError("an empty list; give at least one entry")
+    return values
+
+
+def _check_two(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(values) < 2:
+        raise ValueError("give at least two phrases: some are never trained on")
+    return values
+
+
 Said = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_check_phrase)]
-Phrases = Annotated[tuple[Said, ...], Field(min_length=1)]
-Asks = Annotated[tuple[Said, ...], Field(min_length=2, description="at least two: some are never trained on")]
+Phrases = Annotated[tuple[Said, ...], AfterValidator(_check_filled)]
+Asks = Annotated[tuple[Said, ...], AfterValidator(_check_two)]
 
 
 class Missing(Section):
@@ -69,7 +83,7 @@ class ToolFile(Section):
 
     version: Literal[1]
     seed: int = Field(0, ge=0, lt=2**63, description="of the simulated environment: another one, other results")
-    tools: Annotated[tuple[DeclaredTool, ...], Field(min_length=1, max_length=20)]
+    tools: Annotated[tuple[DeclaredTool, ...], Field(max_length=MAX_TOOLS), AfterValidator(_check_filled)]
     chats: tuple[Chat, ...] = ()
 
 

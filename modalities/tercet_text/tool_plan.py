@@ -44,26 +44,25 @@ class ToolScenarios:
     def __init__(self, section: TextRecipe, settings: Tools, planning: Planning, terms: Sequence[Term]) -> None:
         self.section, self.language = section, planning.language
         self.file = read_tools(Path(planning.root) / settings.file)
-        self.names = tuple(term.text for term in terms)
-        self.terms = Domain(names=self.names[:MAX_NAMES])
-        self.tools = tuple(self._resolved(tool) for tool in self.file.tools)
-        self.environment = Environment(self.tools, self.file.seed)
+        names = [term.text for term in terms]
+        self._check_terms(len(names))
+        self.environment = Environment(self.file.tools, self.file.seed, names)
+        self.terms = Domain(names=tuple(names[:MAX_NAMES]))
         self.seed = int(digest(str(planning.seed), "text plan", "tools")[:15], 16)
         self.split_seed = int(digest(str(planning.seed), "text split", "tools")[:15], 16)
         self.cells = self._cells(settings.no_tool)
 
-    def _resolved(self, tool: DeclaredTool) -> DeclaredTool:
-        if any(domain.terms for domain in tool.parameters.values()) and len(self.names) > MAX_NAMES:
-            raise UsageError(
-                f"sources.terms: {len(self.names)} terms; a tool takes at most {MAX_NAMES}: "
-                f"shorten the list, or give the tool {tool.name} `names` of its own"
-            )
-        parameters = {name: domain.resolved(self.names) for name, domain in tool.parameters.items()}
-        return tool.model_copy(update={"parameters": parameters})
+    def _check_terms(self, count: int) -> None:
+        for tool in self.file.tools:
+            if count > MAX_NAMES and any(domain.terms for domain in tool.parameters.values()):
+                raise UsageError(
+                    f"sources.terms: {count} terms; the tool {tool.name} takes at most {MAX_NAMES}: "
+                    "shorten the list, or give the tool `names` of its own"
+                )
 
     def _cells(self, no_tool: float) -> list[Cell]:
         cells: list[Cell] = []
-        for tool in self.tools:
+        for tool in self.file.tools:
             kinds: list[Kind] = ["straight", "two_calls"]
             kinds += ["missing"] * bool(tool.phrases.missing)
             kinds += ["error"] * (tool.fails is not None)
@@ -148,7 +147,7 @@ class Scenario:
         """Plan one call, or one and then another tool's."""
         if kind != "two_calls":
             return [self._call(tool, 0, fails=kind == "error", lacks=kind == "missing")]
-        others = [other for other in self.scenarios.tools if other.name != tool.name]
+        others = [other for other in self.scenarios.file.tools if other.name != tool.name]
         second = self.pick(others) if others else tool
         shift = self.rng.randrange(2) if others else 1  # the second question is often about the same thing
         return [self._call(tool, 0), self._call(second, shift)]
@@ -164,7 +163,7 @@ class Scenario:
     def _call(self, tool: DeclaredTool, shift: int, *, fails: bool = False, lacks: bool = False) -> dict[str, Any]:
         environment = self.scenarios.environment
         arguments: dict[str, Any] = {}
-        for name, domain in tool.parameters.items():
+        for name, domain in environment.tools[tool.name].parameters.items():  # with the terms in them
             tried = MAX_TRIED if tool.fails and name == tool.fails.parameter else 1
             for step in range(tried):
                 arguments[name] = self._value(domain, shift + step)
@@ -196,5 +195,5 @@ class Scenario:
         # by its values, not by its tool: an id that one tool never trains on is no other tool's, either
         taken, key = self.scenarios.divide(domain.size, domain.pattern or "names", held_out=self.held_out)
         turn, place = divmod(self.index, len(taken))
-        at = (permute(place, len(taken), mix(self.scenarios.seed + turn)) + shift) % len(taken)
+        at = permute((place + shift) % len(taken), len(taken), mix(self.scenarios.seed + turn))
         return domain.at(permute(taken[at], domain.size, key))
