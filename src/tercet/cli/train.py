@@ -20,11 +20,14 @@ def command(
 ) -> None:
     """Train the recipe's adapter on its run; goes on by itself where it was stopped."""
     from tercet.recipe import load_recipe
+    from tercet.train.processes import is_main
     from tercet.train.run import train_recipe
 
     loaded = load_recipe(recipe)
     with Watching() as watch:
         result = train_recipe(loaded, out, fresh=fresh, seed=seed, threads=threads, progress=watch, announce=note)
+    if not is_main():
+        return
     if as_json:
         emit({"adapter": result.adapter, "steps": result.steps, "digest": result.digest, "resumed": result.resumed})
     else:

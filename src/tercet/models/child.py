@@ -12,13 +12,18 @@ from pathlib import Path
 from tercet.errors import MissingExtra, ModelError, TercetError
 
 CONVERT_SECONDS = 1200
-MODULES = {"whisper": "tercet.models.convert_whisper", "gguf": "tercet.models.convert_gguf"}
-NEEDS = {"whisper": ("torch", "transformers", "safetensors"), "gguf": ("torch", "transformers", "safetensors", "gguf")}
-EXTRA = {"whisper": "audio", "gguf": "text"}
+MODULES = {
+    "whisper": "tercet.models.convert_whisper",
+    "openai-whisper": "tercet.models.convert_openai_whisper",
+    "gguf": "tercet.models.convert_gguf",
+}
+TORCH = ("torch", "transformers", "safetensors")
+NEEDS = {"whisper": TORCH, "openai-whisper": (*TORCH, "whisper"), "gguf": (*TORCH, "gguf")}
+EXTRA = {"whisper": "audio", "openai-whisper": "audio", "gguf": "text"}
 
 
 def convert_in_child(converter: str, source: Path, target: Path) -> None:
-    """Convert the files in `source` into a Hugging Face folder at `target`.
+    """Convert `source`, a file or the folder of its files, into a Hugging Face folder at `target`.
 
     Raises:
         MissingExtra: torch, transformers or gguf is not installed.
@@ -43,7 +48,7 @@ def convert_in_child(converter: str, source: Path, target: Path) -> None:
 
 
 def run_child(convert: Callable[[Path, Path], None]) -> int:
-    """Be the child: convert argv's source folder into its target folder; an error of ours is one line on stderr."""
+    """Be the child: convert argv's source into its target folder; an error of ours is one line on stderr."""
     from tercet.compat import prepare_torchaudio
 
     prepare_torchaudio()

@@ -39,7 +39,7 @@ def convert(source: Path, target: Path) -> None:
 
 
 def _save(model: CTranslate2Model, hints: Mapping[str, Any], tokenizer_file: Path, target: Path) -> None:
-    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import WhisperForConditionalGeneration
     from transformers import WhisperTokenizerFast as Tokenizer
 
     whisper = WhisperForConditionalGeneration(_config(model.tensors))
@@ -52,11 +52,20 @@ def _save(model: CTranslate2Model, hints: Mapping[str, Any], tokenizer_file: Pat
     tokenizer = Tokenizer(
         tokenizer_file=str(tokenizer_file), unk_token=end, bos_token=end, eos_token=end, pad_token=end
     )
+    save(whisper, tokenizer, hints, target)
+
+
+def save(whisper: Any, tokenizer: Any, hints: Mapping[str, Any], target: Path) -> None:
+    """Write a WhisperForConditionalGeneration with its generation settings and processor.
+
+    `hints` says what CTranslate2's config.json does: lang_ids, suppress_ids, suppress_ids_begin, alignment_heads.
+    """
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
+
     whisper.generation_config = _generation_config(tokenizer, hints, whisper.config)
     whisper.save_pretrained(target)
-    WhisperProcessor(WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins), tokenizer).save_pretrained(
-        target
-    )
+    ears = WhisperFeatureExtractor(feature_size=whisper.config.num_mel_bins)
+    WhisperProcessor(ears, tokenizer).save_pretrained(target)
 
 
 def state_dict(tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -131,7 +140,6 @@ def _config(tensors: Tensors) -> Any:
 
     vocabulary, width = tensors["decoder/embeddings/weight"].shape
     feed_forward = tensors["encoder/layer_0/ffn/linear_0/weight"].shape[0]
-    end = 50256 if vocabulary == ENGLISH_VOCABULARY else 50257
     return WhisperConfig(
         vocab_size=vocabulary,
         d_model=width,
@@ -144,11 +152,14 @@ def _config(tensors: Tensors) -> Any:
         max_source_positions=tensors["encoder/position_encodings/encodings"].shape[0],
         max_target_positions=tensors["decoder/position_encodings/encodings"].shape[0],
         num_mel_bins=tensors["encoder/conv1/weight"].shape[1],
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=end,
-        decoder_start_token_id=end + 1,
+        **special_tokens(vocabulary),
     )
+
+
+def special_tokens(vocabulary: int) -> dict[str, int]:
+    """Give the special tokens of a configuration."""
+    end = 50256 if vocabulary == ENGLISH_VOCABULARY else 50257
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": end + 1}
 
 
 def _generation_config(tokenizer: Any, hints: Mapping[str, Any], config: Any) -> Any:

