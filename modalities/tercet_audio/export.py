@@ -7,32 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.files import disk_error, fsync_folder
+from tercet.models.openai_names import SIZES, TIED, to_openai
 
 if TYPE_CHECKING:
     import torch
 
 WHISPER_FILE = "whisper.pt"
-# transformers' names -> openai-whisper's, in this order
-RENAMED = (
-    ("model.", ""),
-    ("layers.", "blocks."),
-    ("encoder_attn_layer_norm", "cross_attn_ln"),
-    ("self_attn_layer_norm", "attn_ln"),
-    ("final_layer_norm", "mlp_ln"),
-    ("encoder_attn.", "cross_attn."),
-    ("self_attn.", "attn."),
-    ("q_proj", "query"),
-    ("k_proj", "key"),
-    ("v_proj", "value"),
-    ("out_proj", "out"),
-    ("fc1", "mlp.0"),
-    ("fc2", "mlp.2"),
-    ("embed_tokens", "token_embedding"),
-    ("encoder.layer_norm", "encoder.ln_post"),
-    ("decoder.layer_norm", "decoder.ln"),
-    ("encoder.embed_positions.weight", "encoder.positional_embedding"),
-    ("decoder.embed_positions.weight", "decoder.positional_embedding"),
-)
 
 
 def export(model: Any, base: Path, adapter: Path, out: Path) -> None:
@@ -42,7 +22,8 @@ def export(model: Any, base: Path, adapter: Path, out: Path) -> None:
         ModelError: the adapter belongs to another base, or is damaged.
         StoreError: `out` can't be written.
     """
-    from tercet.train.adapters import load, read_card
+    from tercet.train.adapters import read_card
+    from tercet.train.loading import load
     from tercet_audio.transcribe import load_processor
 
     wrapped: Any = load(model, adapter, read_card(adapter)["base_digest"])
@@ -61,34 +42,12 @@ def save_for_whisper(model: Any, path: Path) -> None:
     """Write the file that `whisper.load_model(path)` reads: its own layout, which only `torch.save` writes."""
     import torch
 
+    sizes = {openai: getattr(model.config, ours) for openai, ours in SIZES.items()}
     temporary = path.with_name(f".{path.name}.tmp")
-    torch.save({"dims": dimensions(model.config), "model_state_dict": whisper_names(model.state_dict())}, temporary)
+    torch.save({"dims": sizes, "model_state_dict": whisper_names(model.state_dict())}, temporary)
     os.replace(temporary, path)
 
 
 def whisper_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename transformers' parameters to openai-whisper's; the output projection is the token embedding there."""
-    renamed = {}
-    for name, value in state.items():
-        if name == "proj_out.weight":
-            continue
-        for old, new in RENAMED:
-            name = name.replace(old, new)  # noqa: PLW2901 - a name is built step by step
-        renamed[name] = value.detach().cpu().contiguous()
-    return renamed
-
-
-def dimensions(config: Any) -> dict[str, int]:
-    """Give openai-whisper's ModelDimensions."""
-    return {
-        "n_mels": config.num_mel_bins,
-        "n_audio_ctx": config.max_source_positions,
-        "n_audio_state": config.d_model,
-        "n_audio_head": config.encoder_attention_heads,
-        "n_audio_layer": config.encoder_layers,
-        "n_vocab": config.vocab_size,
-        "n_text_ctx": config.max_target_positions,
-        "n_text_state": config.d_model,
-        "n_text_head": config.decoder_attention_heads,
-        "n_text_layer": config.decoder_layers,
-    }
+    """Rename transformers' parameters to openai-whisper's."""
+    return {to_openai(name): value.detach().cpu().contiguous() for name, value in state.items() if name != TIED}

@@ -14,7 +14,8 @@ import numpy as np
 from tercet.errors import CorruptError
 from tercet.files import disk_error
 from tercet.randomness import canonical_json, digest
-from tercet.train.adapters import as_base, load
+from tercet.train.adapters import as_base
+from tercet.train.loading import load
 from tercet.train.task import AnswersBoth, Example, OnUnits, Task
 
 

@@ -25,6 +25,7 @@ from tercet.store.durable import make_folder
 from tercet.store.lock import RunLock
 from tercet.train import adapters
 from tercet.train.base import resolve_base
+from tercet.train.loading import load
 from tercet.train.pin import records_digest
 from tercet.train.run import EVALUATION, adapter_folder, use_threads
 from tercet.train.task import AnswersBoth, OnUnits, Suite, Task, find_task, rate
@@ -256,7 +257,7 @@ def try_recipe(
     examples = [task.read_input(text) for text in inputs]
     begin = _beginning(None, progress, lambda: False)
     on_units = begin("base and tuned")
-    model = adapters.load(task.load_base(contestants.base.path), contestants.adapter, contestants.base.digest)
+    model = load(task.load_base(contestants.base.path), contestants.adapter, contestants.base.digest)
     if isinstance(task, AnswersBoth):
         answers = list(task.answer_both(model, examples, on_units))
     else:

@@ -195,35 +195,3 @@ def rescale(folder: Path, out: Path, scale: float) -> None:
     write_atomically(out / WEIGHTS, data)
     write_atomically(out / CONFIG, (folder / CONFIG).read_bytes())
     write_atomically(out / CARD, json.dumps(card, indent=1, sort_keys=True).encode())
-
-
-def load(model: torch.nn.Module, folder: Path, base_digest: str | None = None) -> torch.nn.Module:
-    """Put a saved adapter onto its base for inference; every tensor finite, consumed and of the right shape.
-
-    Without `base_digest` the caller has checked that the adapter belongs to the base.
-    """
-    check(folder, base_digest or read_card(folder)["base_digest"])
-    import torch
-    from peft import PeftModel
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise CorruptError(f"{folder / WEIGHTS}: not safetensors: {error}") from error
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise CorruptError(
-                f"{folder / WEIGHTS}: {name} holds NaN or infinity; train again with: tercet train --fresh"
-            )
-    with quiet_peft():
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder))
-    from peft import get_peft_model_state_dict
-
-    loaded = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    strange = sorted(set(loaded) ^ set(state))
-    if strange:
-        raise ModelError(f"{folder}: {len(strange)} tensors have no place in the base, first: {strange[0]}")
-    result: torch.nn.Module = wrapped.eval()
-    return result

@@ -10,6 +10,7 @@ import pytest
 from tests.core.learner.world import PLUGIN, TRAIN, installed, make_run, write_recipe
 
 from tercet.train import adapters
+from tercet.train.log import read_log
 from tercet.train.run import adapter_folder, train_recipe
 
 SPLIT = f"{TRAIN}, accumulate: 2"
@@ -49,10 +50,8 @@ def test_processes_of_a_launcher_train_the_same_adapter_as_one(made, tmp_path, l
         assert json.loads(found.stdout)["digest"] == expected.digest
         folder = adapter_folder(recipe, together / "runs/learn")
         assert adapters.read_card(folder) == adapters.read_card(expected.adapter)
-    logs = [(folder / "runs/learn/training/log.jsonl").read_text().splitlines() for folder in (alone, together)]
-    assert [json.loads(line)["loss"] for line in logs[0]] == pytest.approx(
-        [json.loads(line)["loss"] for line in logs[1]]
-    )
+    first, second = ([row["loss"] for row in read_log(one / "runs/learn/training")] for one in (alone, together))
+    assert first == pytest.approx(second)
     again = launched(together, launcher)
     assert (again.returncode, "already trained" in again.stderr) == (0, True), again.stderr[-3000:]
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from tercet.errors import SourceError, UsageError
 from tercet.models import resolve
 from tercet.recipe import Adapter, load_recipe
-from tercet.train.adapters import attach, load, save, trainable
+from tercet.train.adapters import attach, save, trainable
+from tercet.train.loading import load
 from tercet.train.task import AnswersBoth, ChecksBase, Example
 from tercet_audio.clip import finish
 from tercet_audio.engines import ready_engine
