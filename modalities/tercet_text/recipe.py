@@ -222,7 +222,9 @@ class TextRecipe(Section):
     )
     moods: Moods = Field(tuple(MOODS), validate_default=True)
     edge_cases: EdgeCases = EdgeCases()
-    test: float = Field(0.1, ge=0, le=0.9, description="share of the scenarios held out: intent x persona x mood")
+    test: float = Field(
+        0.1, ge=0, le=0.9, description="share held out: of intent x persona x mood; with tools, of dialogs and phrases"
+    )
     role: str = Field("an assistant that answers from the documents it is given", max_length=1000)
     expert: str = Field("a colleague", min_length=1, max_length=80, description="whom the assistant hands over to")
     system: bool = Field(True, description="begin each dialog with a system message that states the role")

@@ -110,17 +110,16 @@ class ToolScenarios:
             "environment": self.environment.definition,
         }
         split = "held_out" if held_out else "train"
-        return Item(
-            "text", "tools", split, spec, position, {"tool": cell.tool.name if cell.tool else "none", "kind": kind}
-        )
+        grid = {"tool": cell.tool.name if cell.tool else "none", "kind": kind}
+        return Item("text", "tools", split, spec, position, grid)
 
     def divide(self, size: int, what: str, *, held_out: bool) -> tuple[range, int]:
         """Divide `size` places between training and the held-out share: the range of one, and the key to permute it.
 
-        At least one of two is held out, so that no held-out dialog is asked in a trained phrase.
+        Of two places or more each gets one, so that no held-out dialog is asked in a trained phrase.
         """
         share = self.section.test
-        num_held_out = max(1, round(share * size)) if size > 1 and share else 0
+        num_held_out = min(size - 1, max(1, round(share * size))) if share else 0
         taken = range(num_held_out) if held_out and num_held_out else range(num_held_out, size)
         return taken, self.split_seed ^ int(digest(what)[:15], 16)
 

@@ -83,7 +83,7 @@ def test_the_share_without_a_tool_is_the_recipes(share: float) -> None:
     assert abs(sum(item.cell["kind"] == "no_tool" for item in items) / 360 - share) < 0.03
 
 
-@pytest.mark.parametrize("test", [0, 0.1, 0.37])
+@pytest.mark.parametrize("test", [0, 0.1, 0.37, 0.9])
 @pytest.mark.parametrize("count", [1, 50, 333])
 def test_the_held_out_share_is_exact_and_counted_without_a_list(test: float, count: int) -> None:
     planned = plan_of(count, test=test)
