@@ -67,11 +67,12 @@ def _plan(module: Any, name: str) -> Plan | str:
     if any(_is_watched(part) for part in (base, down, up, dropout)) or _has_any_global_hook():  # type: ignore[no-untyped-call]
         return "a hook or a forward of its own inside the layer"
     weight, a, b = (part._parameters.get("weight") for part in (base, down, up))
-    obstacle = _unlike(weight, a, b) or ("lora_bias" if up._parameters.get("bias") is not None else "")
+    scaling = module.scaling[name]
+    obstacle = _unlike(weight, a, b) or _unlike_vanilla(up, scaling)
     if obstacle:
         return obstacle
     rate = dropout.p if type(dropout) is nn.Dropout and dropout.training else 0.0
-    numbers = (float(module.scaling[name]), float(rate))
+    numbers = (float(scaling), float(rate))
     bias = base._parameters.get("bias")
     if weight.ndim == 4:
         weight, a, b = weight.flatten(1), a.flatten(1), b.flatten(1)
@@ -90,6 +91,12 @@ def _unlike(weight: Any, a: Any, b: Any) -> str:
     if weight.dtype in DTYPES and a.dtype in DTYPES and weight.device == a.device == b.device:
         return ""
     return f"a weight of {weight.dtype} on {weight.device}, factors of {a.dtype} on {a.device}"
+
+
+def _unlike_vanilla(up: nn.Module, scaling: Any) -> str:
+    if isinstance(scaling, Tensor):  # its value may change between two calls of one compiled graph
+        return "the scaling is a tensor, made ready for a hotswap"
+    return "lora_bias" if up._parameters.get("bias") is not None else ""
 
 
 def misfit(x: Any, weight: Tensor) -> str:

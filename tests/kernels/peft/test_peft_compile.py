@@ -14,7 +14,7 @@ from tests.kernels.peft.building import Attention, Model, adapted, assert_same, 
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.multiprocessing.spawn import spawn
 
-from tercet_kernels.peft import fuse
+from tercet_kernels.peft import explain, fuse
 
 
 def compiled(model: Model) -> tuple[int, dict[str, torch.Tensor]]:
@@ -49,6 +49,22 @@ def test_compile_breaks_no_graph_and_recompiles_no_more_than_peft(config: dict[s
     assert ours <= count
     if "lora_dropout" not in config:
         assert_same(got, expected, 1e-5)
+
+
+def test_a_model_made_ready_for_a_hotswap_compiles_once_for_every_scaling() -> None:
+    from peft.utils.hotswap import prepare_model_for_compiled_hotswap
+
+    model, x = adapted(Attention(24), targets=["q_proj", "k_proj", "v_proj"], r=4), batch()
+    fuse(model)
+    prepare_model_for_compiled_hotswap(model, target_rank=6)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    run: Any = torch.compile(model, backend=counter, fullgraph=True)
+    for scaling in (0.5, 3.0):
+        for layer in {row.layer for row in explain(model)}:
+            model.get_submodule(layer).scaling["default"].fill_(scaling)
+        torch.testing.assert_close(run(x), model(x))
+    assert counter.frame_count == 1
 
 
 def work(rank: int, folder: str) -> None:
