@@ -33,6 +33,7 @@ class Modality:
     corpus_gates: Mapping[str, Named] = field(default_factory=dict)  # name -> CorpusGate class
     tasks: Mapping[str, Named] = field(default_factory=dict)  # training tasks: name -> class
     metrics: Mapping[str, Named] = field(default_factory=dict)
+    models: Mapping[str, Named] = field(default_factory=dict)  # `bundled:<modality>/<name>` -> "package:folder in it"
     show: Named = ""  # (Columns) -> Shown, for preview and report
     checks: Named = ""  # (section | None) -> Iterable[Check], for doctor and validate
     commands: Mapping[str, Named] = field(default_factory=dict)  # `tercet <name> <command>`

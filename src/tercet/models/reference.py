@@ -1,4 +1,4 @@
-"""Model references: `hf:owner/name[@revision]`, `path:./dir`, `pkg:distribution`, `auto`."""
+"""Model references: `hf:owner/name[@revision]`, `path:./dir`, `pkg:distribution`, `bundled:modality/name`, `auto`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from tercet.errors import ModelError
 from tercet.records import ModelUse
 
-SCHEMES = ("hf", "path", "pkg", "auto")
-FORMS = "hf:owner/name[@revision], path:./dir, pkg:distribution, or auto"
+SCHEMES = ("hf", "path", "pkg", "bundled", "auto")
+FORMS = "hf:owner/name[@revision], path:./dir, pkg:distribution, bundled:modality/name, or auto"
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
 _REVISION = re.compile(r"^[A-Za-z0-9][\w./-]{0,127}$")
+_BUNDLED = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}/[a-z0-9][a-z0-9_-]{0,63}$")
 _DISTRIBUTION = re.compile(r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")
 
 
@@ -57,7 +58,7 @@ def parse_reference(text: str) -> Reference:
     """Read a reference.
 
     Raises:
-        ModelError: `text` has none of the four forms.
+        ModelError: `text` has none of the forms.
     """
     scheme, colon, name = text.strip().partition(":")
     if scheme == "auto" and not colon:
@@ -69,6 +70,7 @@ def parse_reference(text: str) -> Reference:
         "hf": bool(_HUB_NAME.match(name)) and ".." not in name and (not revision or bool(_REVISION.match(revision))),
         "path": bool(name.strip()) and "\0" not in name,
         "pkg": bool(_DISTRIBUTION.match(name)),
+        "bundled": bool(_BUNDLED.match(name)),
     }
     if not well_formed.get(scheme, False):
         raise ModelError(f"model reference {text!r} has an unknown form; write {FORMS}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tercet import registry
 from tercet.errors import ModelError
 from tercet.models import carried, hub
 from tercet.models.cache import build_once, sha256_of
@@ -28,8 +30,8 @@ LOADED_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja")  # what a d
 def resolve(reference: str, kind: str = "", root: str | Path = ".") -> ResolvedModel:
     """Find the model that `reference` names; fetch and convert it on first use.
 
-    `kind` ("whisper-tune", "whisper-judge" or "chat") says what `auto` stands for, and whether `path:` may name a
-    `.pt` of openai-whisper's; `root` is the folder that `path:` starts at, a recipe's own.
+    `kind` ("whisper-tune", "whisper-judge", "chat", or a `bundled:` reference) says what `auto` stands for, and whether
+    `path:` may name a `.pt` of openai-whisper's; `root` is the folder that `path:` starts at, a recipe's own.
 
     Raises:
         ModelError: no such model, not reachable, or its bytes differ from the pinned digest.
@@ -42,11 +44,15 @@ def resolve(reference: str, kind: str = "", root: str | Path = ".") -> ResolvedM
         return hub.resolve_hub(parsed)
     if parsed.scheme == "pkg":
         return carried.resolve_package(parsed.name)
+    if parsed.scheme == "bundled":
+        return _resolve_bundled(parsed)
     return _resolve_path(parsed, Path(root), kind)
 
 
 def _choose(kind: str) -> ResolvedModel:
     """Take what is cached, else the hub's when it answers, else the package's."""
+    if kind.startswith("bundled:"):
+        return replace(_resolve_bundled(parse_reference(kind)), chosen_because="it comes with the plug-in")
     if kind not in AUTO:
         raise ModelError(f"model 'auto': no default for kind {kind!r}; known: {', '.join(AUTO)}; or name a model")
     hub_name, package_name = AUTO[kind]
@@ -88,6 +94,23 @@ def _resolve_checkpoint(reference: Reference, path: Path) -> ResolvedModel:
     weights = [_digest_of(part) for part in sorted(folder.glob("*.safetensors"))]
     origin = f"local file {path.name}, from openai-whisper's layout"
     return ResolvedModel(str(reference), folder, digest(held, *weights), "unknown", output_terms_of("unknown"), origin)
+
+
+def _resolve_bundled(reference: Reference) -> ResolvedModel:
+    """Find a model that a plug-in carries in its own package; the plug-in's code isn't imported."""
+    owner, _, name = reference.name.partition("/")
+    models = registry.modality(owner).models
+    if name not in models:
+        known = ", ".join(f"bundled:{owner}/{one}" for one in models) or "none"
+        raise ModelError(f"model '{reference}': the {owner} plug-in carries no such model; it carries: {known}")
+    package, _, inner = models[name].partition(":")
+    spec = importlib.util.find_spec(package)
+    folders = [Path(one) / inner for one in (spec.submodule_search_locations or ())] if spec else []
+    folder = next((one for one in folders if one.is_dir()), None)
+    if folder is None:
+        raise ModelError(f"model '{reference}': {package} has no folder {inner}; install tercet again")
+    found = _resolve_path(Reference("path", str(folder)), Path(), "")
+    return replace(found, reference=str(reference), origin=f"comes with tercet's {owner} plug-in")
 
 
 def _digest_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from tercet.train.adapters import CONFIG, WEIGHTS, check, quiet_peft, read_card
 if TYPE_CHECKING:
     import torch
 
-MOST_UPDATE = 100.0  # an update so many times its weight (Frobenius norms) was never trained; sound ones are mostly below 1
+MOST_UPDATE = 100.0  # an update so many times its weight (Frobenius norms) was never trained: most stay below 1
 MOST_SHOWN = 3
 
 
