@@ -21,7 +21,7 @@ from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.durable import file_digest
 from tercet.store.shards import read_records
-from tercet.train.stopping import is_watched
+from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_audio.metrics import TermErrors, normaliser
 from tercet_audio.recipe import AudioRecipe
@@ -96,7 +96,8 @@ class SpeechToText:
         from tercet_audio.batches import Listener, prepare
 
         train = self.recipe.sections.train
-        clips = [clip for clip in read_records(run_dir, "audio", "train") if not self._is_watched(clip)]
+        spoken = read_records(run_dir, "audio", "train")
+        clips = training_records(spoken, train, self.recipe.sections.seed, lambda clip: str(clip.payload["phrase"]))
         replay = read_records(run_dir, "audio", "replay") if train.replay != 0 else ()
         listen = Listener(model, self._base_path, self.language)
         return prepare(listen, clips, replay, self.section.training, train, seed, on_units)

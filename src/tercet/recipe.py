@@ -116,6 +116,7 @@ class Train(Section):
     early_stop: EarlyStop | None = None
     lora_scale: float | None = Field(None, gt=0, le=1, description="scale of the finished adapter, 1 is as trained")
     replay: float | None = Field(None, ge=0, lt=1, description="share of general examples mixed in")
+    data_fraction: float = Field(1.0, gt=0, le=1, description="share of the training records that is used, by key")
     real_fraction: float | None = Field(
         None, gt=0, lt=1, description="share of your own records; default: as they come"
     )

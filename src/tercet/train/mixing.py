@@ -1,15 +1,42 @@
-"""How often each record is trained on: real and synthetic by share, more often what a gate judged best."""
+"""Which records are trained on, and how often: real and synthetic by share, more often what a gate judged best."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tercet.errors import UsageError
-from tercet.recipe import SampleWeights, Train
+from tercet.randomness import digest
+from tercet.recipe import EarlyStop, SampleWeights, Train
 from tercet.records import Record
 
 REAL = "examples"  # the generator of the user's own records, in every modality
+
+
+def training_records(
+    records: Iterable[Record], train: Train, seed: int, source: Callable[[Record], str] = lambda _: ""
+) -> list[Record]:
+    """Keep the records that are trained on: within `data_fraction`, and not of a source that early stopping watches.
+
+    A larger fraction holds all of a smaller one. `source` names what a record shares with others like it: a sentence,
+    a scenario.
+    """
+    return [
+        record
+        for record in records
+        if share_of("data", seed, record.item_key) < train.data_fraction
+        and not is_watched(source(record), train.early_stop, seed)
+    ]
+
+
+def is_watched(source: str, early_stop: EarlyStop | None, seed: int) -> bool:
+    """Say whether records of this source are kept out of training to be watched."""
+    return early_stop is not None and share_of("validation", seed, source) < early_stop.share
+
+
+def share_of(purpose: str, seed: int, key: str) -> float:
+    """Place a key in [0, 1), the same for the same seed and purpose."""
+    return int(digest(str(seed), purpose, key)[:8], 16) / 2**32
 
 
 def record_weights(records: Sequence[Record], train: Train) -> list[float]:

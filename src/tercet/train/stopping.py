@@ -7,21 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import UsageError
-from tercet.randomness import digest
 from tercet.recipe import EarlyStop
 from tercet.train.task import Example, OnUnits, Task, rate
 
 if TYPE_CHECKING:
     import torch
-
-WORD_VALUES = 1 << 32
-
-
-def is_watched(source: str, early_stop: EarlyStop | None, seed: int) -> bool:
-    """Say whether records of this source (a sentence, a scenario) are kept out of training to be watched."""
-    if early_stop is None:
-        return False
-    return int(digest(str(seed), "validation", source)[:8], 16) < early_stop.share * WORD_VALUES
 
 
 def spread_out(examples: Sequence[Example], early_stop: EarlyStop) -> list[Example]:

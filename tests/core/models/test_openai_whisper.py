@@ -38,6 +38,7 @@ def small(**changed: Any) -> dict[str, Any]:
     """Give a checkpoint as openai-whisper writes it, in fp16 as its releases are."""
     torch.manual_seed(5)
     model = whisper.model.Whisper(whisper.model.ModelDimensions(**dims(**changed))).half()
+    torch.nn.init.normal_(model.decoder.positional_embedding, std=0.02)  # it is torch.empty
     return {"dims": dims(**changed), "model_state_dict": model.state_dict()}
 
 

@@ -13,7 +13,7 @@ from tercet.train import checkpoints
 from tercet.train.log import read_log
 from tercet.train.loop import Callbacks, TrainingFailed, finish, train
 from tercet.train.processes import Processes
-from tercet.train.stopping import Watch, is_watched, spread_out
+from tercet.train.stopping import Watch, spread_out
 from tercet.train.task import Example, Measured
 
 
@@ -200,14 +200,6 @@ def test_a_watched_training_that_was_stopped_resumes_to_the_same_bytes(tmp_path)
 def test_a_share_without_records_cannot_be_watched():
     with pytest.raises(UsageError, match=r"train\.early_stop: share 0\.1 keeps no training record to watch"):
         Watch(Decoding([]), EarlyStop(), [])  # type: ignore[arg-type]
-
-
-def test_sources_are_watched_by_their_share_and_seed():
-    stop = EarlyStop(share=0.2)
-    watched = [is_watched(f"sentence {n}", stop, 1) for n in range(4000)]
-    assert 0.17 < sum(watched) / 4000 < 0.23
-    assert watched != [is_watched(f"sentence {n}", stop, 2) for n in range(4000)]
-    assert not any(is_watched(f"sentence {n}", None, 1) for n in range(50))
 
 
 def test_watched_examples_are_spread_over_all():

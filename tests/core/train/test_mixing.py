@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.errors import UsageError
-from tercet.recipe import Train
+from tercet.recipe import EarlyStop, Train
 from tercet.records import Record, Verdict
-from tercet.train.mixing import draw_pass, record_weights
+from tercet.train.mixing import draw_pass, is_watched, record_weights, training_records
 
 
 def record(number, generator="speech", score=None, threshold=0.1):
@@ -66,3 +66,33 @@ def test_a_record_that_the_gate_did_not_judge_counts_in_full():
 def test_a_gate_without_scores_is_named_with_those_that_have_some():
     with pytest.raises(UsageError, match=r"train\.weights\.gate: 'loudness' gave .*gates that did: round_trip"):
         record_weights([record(0, score=0.0)], train(weights={"gate": "loudness"}))
+
+
+def test_sources_are_watched_by_their_share_and_seed():
+    stop = EarlyStop(share=0.2)
+    watched = [is_watched(f"sentence {n}", stop, 1) for n in range(4000)]
+    assert 0.17 < sum(watched) / 4000 < 0.23
+    assert watched != [is_watched(f"sentence {n}", stop, 2) for n in range(4000)]
+    assert not any(is_watched(f"sentence {n}", None, 1) for n in range(50))
+
+
+def test_a_larger_share_of_the_data_holds_all_of_a_smaller_one():
+    records = [record(n) for n in range(2000)]
+    quarter, half = (training_records(records, train(data_fraction=one), 3) for one in (0.25, 0.5))
+    assert {one.id for one in quarter} < {one.id for one in half}
+    assert 420 < len(quarter) < 580
+    assert training_records(records, train(), 3) == records
+
+
+def test_watched_sources_are_not_trained_on():
+    records = [record(n) for n in range(200)]
+    wishes = train(early_stop={"share": 0.3})
+
+    def source(one):
+        return f"sentence {one.id[1:][:1]}"
+
+    kept = training_records(records, wishes, 3, source)
+    assert {source(one) for one in kept} == {
+        source(one) for one in records if not is_watched(source(one), wishes.early_stop, 3)
+    }
+    assert 0 < len(kept) < 200

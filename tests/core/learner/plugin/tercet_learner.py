@@ -23,7 +23,7 @@ from tercet.recipe import Recipe, Section
 from tercet.records import Columns, Item, Made, ModelUse
 from tercet.store.shards import read_records
 from tercet.train.checkpoints import reached
-from tercet.train.stopping import is_watched
+from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Row, Suite
 
 WORDS = ("north", "south", "aspirin", "ibuprofen")
@@ -146,12 +146,12 @@ class Naming:
         return model
 
     def prepare(self, model: Any, run_dir: Path, seed: int, on_units: OnUnits) -> Data:
-        del model, seed
+        del model
         self.step = reached(run_dir / "training").steps
         points, ids = [], []
-        for record in read_records(run_dir, "learner", "train"):
-            if self.is_watched(record.payload["point"]):
-                continue
+        train, seed = self.recipe.sections.train, self.recipe.sections.seed
+        records = read_records(run_dir, "learner", "train")
+        for record in training_records(records, train, seed, lambda one: json.dumps(one.payload["point"])):
             points.append((record.payload["point"], WORDS.index(record.payload["word"])))
             ids.append(record.id)
             on_units(len(points), 60)
