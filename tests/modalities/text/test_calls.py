@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tercet.modality import Resources
 from tercet.records import Candidate, Failure, Item, Made
-from tercet_text.calls import Call, CallError, chat_messages, pack_calls, read_calls, schema_fault
+from tercet_text.calls import Call, CallError, chat_messages, order_fault, pack_calls, read_calls, schema_fault
 from tercet_text.dialog import message
 from tercet_text.examples import Examples
 from tercet_text.gates import Schema
@@ -112,6 +112,17 @@ def test_no_tool_list_breaks_the_gate(arguments: dict[str, Any], tools: list[Any
         read_calls(tools)
     except CallError as error:
         assert str(error)  # noqa: PT017 - one of both
+
+
+@pytest.mark.parametrize(
+    ("num_results", "fault"),
+    [(0, "call without a result"), (1, "call without a result"), (2, ""), (3, "result without a call")],
+)
+def test_each_of_several_calls_has_its_result(num_results: int, fault: str) -> None:
+    question, called, result, report = MESSAGES
+    twice = message("assistant", "One moment.", [CALL, CALL])
+    assert order_fault([question, twice, *[result] * num_results, report]) == fault
+    assert order_fault([question, called, result, called, result, report]) == ""
 
 
 def test_chat_templates_get_real_lists() -> None:
