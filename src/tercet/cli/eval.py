@@ -2,45 +2,116 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tercet.cli.output import General, Json, Out, RecipePath, emit, note, show, table, with_general
 from tercet.cli.watching import Watching
+from tercet.errors import UsageError
+
+if TYPE_CHECKING:
+    from tercet.recipe import Recipe
 
 NUMBERS = ("base", "tuned", "change", "interval", "items", "sources", "detects")
 AdapterPath = Annotated[Path | None, typer.Option("--adapter", help="Another adapter's folder. [default: the run's]")]
 
 
-def command(
+def command(  # noqa: PLR0913, PLR0917 - the options of a verb
     recipe: RecipePath,
     out: Out = None,
     adapter: AdapterPath = None,
     general: General = None,
-    scale: Annotated[float | None, typer.Option(min=0, help="Judge the adapter at this scale; 1: as trained.")] = None,
+    scale: Annotated[
+        str, typer.Option(help="Judge at this scale (1: as trained); several, with commas: find the largest that fits.")
+    ] = "",
+    sweep: Annotated[
+        Path | None, typer.Option("--sweep", help="A file of variants: run, train and judge each.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Decode again what was decoded before.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch. [default: OMP_NUM_THREADS, or cores]")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the adapter with its base on frozen suites, and decide.
 
-    With --adapter or --scale the result is shown and not written into the run.
+    With --adapter, --scale or --sweep the run's own evaluation.json stays as it is.
     """
-    from tercet.evaluate.run import evaluate_recipe
     from tercet.recipe import load_recipe
 
     loaded = with_general(load_recipe(recipe), general)
+    scales = _scales(scale)
+    if sweep is not None:
+        if adapter or scales or fresh:
+            raise UsageError("--sweep trains its own adapters: leave out --adapter, --scale and --fresh")
+        _sweep(loaded, recipe, sweep, out, as_json=as_json)
+    elif len(scales) > 1:
+        if adapter or fresh:
+            raise UsageError("several scales are of the run's own adapter: leave out --adapter and --fresh")
+        _find_scale(loaded, out, scales, threads, as_json=as_json)
+    else:
+        from tercet.evaluate.run import evaluate_recipe
+
+        one = scales[0] if scales else None
+        with Watching() as watch:
+            result = evaluate_recipe(
+                loaded, out, adapter=adapter, scale=one, fresh=fresh, threads=threads, progress=watch, announce=note
+            )
+        if as_json:
+            emit(result)
+        else:
+            show(*tables(result), *said(result["decision"]))
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(
+            f"--scale {text!r}: numbers from 0 to 1, with commas between; for example 1,0.75,0.5"
+        ) from error
+    if any(not 0 <= one <= 1 for one in found):
+        raise UsageError(f"--scale {text!r}: a scale lies from 0 to 1")
+    return found
+
+
+def _sweep(recipe: Recipe, path: Path, sweep: Path, out: Path | None, *, as_json: bool) -> None:
+    from tercet.evaluate.sweep import run_sweep
+    from tercet.evaluate.sweep import table as lay_out
+    from tercet.pipeline.run import default_run_dir
+
+    folder = out or default_run_dir(recipe).with_name(f"{recipe.name}-{sweep.stem}")
+    command = shlex.join(["tercet", "eval", str(path), "--sweep", str(sweep)])
     with Watching() as watch:
-        result = evaluate_recipe(
-            loaded, out, adapter=adapter, scale=scale, fresh=fresh, threads=threads, progress=watch, announce=note
-        )
+        result = run_sweep(recipe, sweep, folder, command=command, progress=watch, announce=note)
     if as_json:
         emit(result)
     else:
-        show(*tables(result), *said(result["decision"]))
+        show(lay_out(result), f"in {folder}: sweep.json, sweep.md, sweep.svg")
+
+
+def _find_scale(recipe: Recipe, out: Path | None, scales: list[float], threads: int | None, *, as_json: bool) -> None:
+    from tercet.evaluate.scales import find_scale
+
+    with Watching() as watch:
+        result = find_scale(recipe, scales, out, threads=threads, progress=watch, announce=note)
+    if as_json:
+        emit(result)
+        return
+    columns = ["scale", "primary", "general set", "chosen on", "shown on"]
+    rows = table(f"change in points; allowed on the general set: +{result['margin']:g}", columns, numeric=["scale"])
+    for row in result["scales"]:
+        for name, found in row["chosen_on"].items():
+            rows.add_row(f"{row['scale']:g}", _say(row["primary"]), name, _say(found), _say(row["shown_on"].get(name)))
+    show(
+        rows, f"largest scale within the margin: {result['chosen']:g}; keep it by train.lora_scale, then: tercet train"
+    )
+
+
+def _say(found: Mapping[str, float] | None) -> str:
+    return f"{found['change']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})" if found else "-"
 
 
 def tables(evaluation: Mapping[str, Any]) -> Iterator[Any]:

@@ -44,14 +44,14 @@ def run_seeds(
     evaluations = {}
     for seed in range(first, first + count):
         announce(f"seed {seed}")
-        seeded = recipe.replaced(seed=seed, modalities=_trained_alone(recipe))
+        seeded = recipe.replaced(seed=seed, modalities=trained_alone(recipe))
         evaluations[str(seed)] = _one(seeded, out / f"seed-{seed}", fresh, progress, announce)
     result = {
         "version": VERSION,
         "command": command,
         "machine": describe_machine(),
         "recipe": recipe.name,
-        "seeds": {seed: _kept(evaluation) for seed, evaluation in evaluations.items()},
+        "seeds": {seed: kept(evaluation) for seed, evaluation in evaluations.items()},
     }
     write_atomically(out / "seeds.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(out / "seeds.md", (table(result) + "\n").encode())
@@ -79,7 +79,7 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _trained_alone(recipe: Recipe) -> dict[str, Any]:
+def trained_alone(recipe: Recipe) -> dict[str, Any]:
     """Give the recipe's `modalities` with that one alone whose records are trained on."""
     name = modality_of_task(recipe)
     filled = recipe.data.get("modalities") or {}
@@ -102,7 +102,7 @@ def _one(
     return evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
 
 
-def _kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what the table and a reader need: no examples, no slices."""
     suites = {
         name: {key: value for key, value in suite.items() if key not in {"examples", "slices"}}

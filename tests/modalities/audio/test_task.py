@@ -147,13 +147,13 @@ def test_base_and_tuned_together_hear_what_each_hears_alone(task, tmp_path):
 
 
 def test_how_clips_are_trained_on_changes_no_record_and_a_benchmark_makes_clips_alone(recipe, tmp_path):
-    from tercet.evaluate.seeds import _trained_alone
+    from tercet.evaluate.seeds import trained_alone
 
     text = RECIPE.replace("clips: 3}", "clips: 3, training: {variants: 2}}\n  image: {pictures: 2}")
     (tmp_path / "other.yaml").write_text(text)
     other = load_recipe(tmp_path / "other.yaml")
-    assert _trained_alone(other) == {"audio": {"clips": 3, "training": {"variants": 2}}}
-    alone = other.replaced(modalities=_trained_alone(other))
+    assert trained_alone(other) == {"audio": {"clips": 3, "training": {"variants": 2}}}
+    alone = other.replaced(modalities=trained_alone(other))
     assert [name for name, section in alone.modality_sections() if section] == ["audio"]
     assert alone.digest == recipe.digest
     assert alone.replaced(seed=5).digest != recipe.digest
