@@ -9,6 +9,8 @@ from tests.core.learner.world import TRAIN, copy_run, installed, make_run, write
 from tercet.errors import RecipeError
 from tercet.evaluate import sweep
 from tercet.evaluate.sweep import read_sweep, run_sweep
+from tercet.pipeline.run import run_recipe
+from tercet.train.run import train_recipe
 
 FILE = """
 set: {train.steps: 20}
@@ -29,7 +31,7 @@ def learner():
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """A worker started anew would not find the learner."""
-    monkeypatch.setattr(sweep, "run_recipe", functools.partial(sweep.run_recipe, workers=0))
+    monkeypatch.setattr(sweep, "run_recipe", functools.partial(run_recipe, workers=0))
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ def variants(tmp_path):
 
 
 def test_every_variant_is_made_trained_and_judged_under_its_seeds(recipe, variants, tmp_path):
-    out, said = tmp_path / "out", []
+    out = tmp_path / "out"
+    said: list[str] = []
     result = run_sweep(recipe, variants, out, command="tercet eval", announce=said.append)
     assert {name: list(seeds) for name, seeds in result["variants"].items()} == {
         "default": ["1", "2"], "a quarter": ["0"], "fewer points": ["0"],
@@ -64,8 +67,9 @@ def test_every_variant_is_made_trained_and_judged_under_its_seeds(recipe, varian
 
 
 def test_a_sweep_that_was_stopped_goes_on_and_trains_nothing_twice(recipe, variants, tmp_path, monkeypatch):
-    out, trained = tmp_path / "out", []
-    train = sweep.train_recipe
+    out = tmp_path / "out"
+    trained: list[str] = []
+    train = train_recipe
 
     def counted(recipe, folder, **more):
         if len(trained) == 2:
@@ -124,7 +128,6 @@ def test_records_that_changed_are_linked_again(tmp_path):
     shutil.rmtree(tmp_path / "made")
     recipe = write_recipe(tmp_path / "made")
     recipe.path.write_text(recipe.path.read_text().replace("points: 80", "points: 60"))
-    from tercet.pipeline.run import run_recipe
     from tercet.recipe import load_recipe
 
     run_recipe(load_recipe(recipe.path), workers=0)
