@@ -41,7 +41,14 @@ BATCH_SIZE = 8
 class SpeechToText:
     """Fine-tunes Whisper on a run's clips and counts word errors on and off the recipe's terms."""
 
-    defaults = Defaults(base="whisper-tune", targets=DECODER, learning_rate=1e-3, replay=0.5, lora_scale=1.0)
+    defaults = Defaults(
+        base="whisper-tune",
+        targets=DECODER,
+        learning_rate=1e-3,
+        replay=0.5,
+        lora_scale=1.0,
+        pipeline_tag="automatic-speech-recognition",
+    )
     primary_metric = "B-WER"
     other_metric = "U-WER"
     general_metric = "WER"

@@ -17,10 +17,11 @@ from tercet.files import write_atomically
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.pipeline.run import default_run_dir
 from tercet.recipe import Evaluate, Recipe
+from tercet.report.model_card import write_model_card
 from tercet.train import adapters
 from tercet.train.loading import load
 from tercet.train.run import EVALUATION
-from tercet.train.task import AnswersBoth, Suite, Task, find_task, rate
+from tercet.train.task import AnswersBoth, Suite, Task, find_task, modality_of_task, rate
 
 EVALUATION_VERSION = 1
 CARRIED = ("scale", "seed", "steps", "recipe", "records")  # from the adapter's card
@@ -59,6 +60,9 @@ def evaluate_recipe(
         text = json.dumps(result, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         if adapter is None and scale is None:
             write_atomically(judging.run_dir / EVALUATION, text.encode())
+            folder, card = judging.contestants.adapter, judging.contestants.card
+            tag = judging.task.defaults.pipeline_tag
+            write_model_card(judging.run_dir, folder, card, modality_of_task(recipe), tag, result)
     return result
 
 

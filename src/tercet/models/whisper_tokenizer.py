@@ -45,7 +45,8 @@ def build(*, is_multilingual: bool, num_languages: int) -> Any:
     tokenizer = Tokenizer(vocab=vocabulary, merges=merges, unk_token=END, bos_token=END, eos_token=END, pad_token=END)
     names = ["startoftranscript", *list(LANGUAGES)[:num_languages], *AFTER_LANGUAGES]
     added = [AddedToken(f"<|{name}|>", special=True, normalized=False) for name in names]
-    tokenizer.add_tokens(added, special_tokens=True)
+    # named as special, not only added: transformers counts times from the last special token on
+    tokenizer.add_special_tokens({"extra_special_tokens": added})
     tokenizer.set_prefix_tokens()  # they have numbers only now
     return tokenizer
 

@@ -60,7 +60,7 @@ def _size(number: int) -> str:
 
 def _body(run_dir: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     modalities = summary["modalities"]
-    yield f"# {_plain(summary['name'])}"
+    yield f"# {plain(summary['name'])}"
     yield ""
     yield (
         "Synthetic training data made by tercet from one recipe (`recipe.yaml` beside this file, digest "
@@ -76,13 +76,13 @@ def _body(run_dir: Path, summary: Mapping[str, Any]) -> Iterator[str]:
             f"{counts['rejected']:,} rejected by gates, {counts['accepted']:,} accepted"
         )
         for gate, reason, number in counts["reasons"][:5]:
-            yield f"  - {gate}: {_plain(reason)} ({number:,})"
+            yield f"  - {gate}: {plain(reason)} ({number:,})"
     yield from ("", "Each row's `lineage` names its item, generator, model, seed and parameters; `verdicts` its gates.")
     yield from ("", "## Models, licences and terms", "", "| modality | model | licence | output may be used | digest |")
     yield "|---|---|---|---|---|"
     for name in modalities:
-        for model in _models(run_dir, name):
-            cells = [_plain(str(model.get(key, ""))) for key in ("reference", "licence", "output_terms", "digest")]
+        for model in models_of(run_dir, name):
+            cells = [plain(str(model.get(key, ""))) for key in ("reference", "licence", "output_terms", "digest")]
             yield f"| {name} | {' | '.join(cells)} |"
     yield from (
         "",
@@ -95,7 +95,7 @@ def _body(run_dir: Path, summary: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _models(run_dir: Path, modality: str) -> list[dict[str, Any]]:
+def models_of(run_dir: Path, modality: str) -> list[dict[str, Any]]:
     """List the distinct models of a modality's accepted records."""
     found: dict[str, dict[str, Any]] = {}
     for path in shard_paths(run_dir, modality):
@@ -113,7 +113,7 @@ def _models(run_dir: Path, modality: str) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep a user's or model's words from being Markdown or HTML, and on one line."""
     flat = " ".join(text.split())
     for character in "\\`*_{}[]<>|#":

@@ -17,6 +17,7 @@ from tercet.pipeline.progress import OnProgress, Progress, silent
 from tercet.pipeline.run import Interrupted, StopOnInterrupt, default_run_dir
 from tercet.randomness import digest, seed_for
 from tercet.recipe import Adapter, Recipe
+from tercet.report.model_card import write_model_card
 from tercet.store.durable import make_folder
 from tercet.store.lock import RunLock
 from tercet.train import adapters, checkpoints, loop
@@ -24,7 +25,7 @@ from tercet.train.base import resolve_base
 from tercet.train.pin import check_pin, make_pin, read_pin, records_digest, resolved_settings, write_pin
 from tercet.train.processes import Processes, is_main, num_processes
 from tercet.train.stopping import Watch, spread_out
-from tercet.train.task import ChecksBase, Task, Validates, WritesLayout, find_task
+from tercet.train.task import ChecksBase, Task, Validates, WritesLayout, find_task, modality_of_task
 
 if TYPE_CHECKING:
     import torch
@@ -202,6 +203,13 @@ class _Training:
         weights = ""
         if processes.is_main:
             weights = adapters.save(model, self.adapter, self.card, self.settings["lora_scale"])
+            write_model_card(
+                self.run_dir,
+                self.adapter,
+                adapters.read_card(self.adapter),
+                modality_of_task(self.recipe),
+                self.task.defaults.pipeline_tag,
+            )
             if isinstance(self.task, WritesLayout):
                 self.task.write_layout(self.adapter)
             _forget_evaluation(self.run_dir, weights)

@@ -27,6 +27,7 @@ class Defaults:
     learning_rate: float
     replay: float
     lora_scale: float
+    pipeline_tag: str = ""  # what the Hub calls such models: automatic-speech-recognition, say
 
 
 @dataclass(frozen=True)

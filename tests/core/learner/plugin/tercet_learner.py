@@ -115,7 +115,7 @@ class Data:
 class Naming:
     """The task. Counters at class level let tests see what was asked of it."""
 
-    defaults = Defaults(base="", targets="inner", learning_rate=0.1, replay=0.0, lora_scale=1.0)
+    defaults = Defaults(base="", targets="inner", learning_rate=0.1, replay=0.0, lora_scale=1.0, pipeline_tag="naming")
     primary_metric, other_metric, general_metric = "b-wer", "u-wer", "wer"
     false_trigger_metric = "false triggers"
     rates = ("recall",)
