@@ -1,4 +1,4 @@
-"""Micro-batches of windows for Whisper: labels with loss where they belong, encoder outputs kept where they can be."""
+"""Micro-batches of windows for Whisper; the outputs of a frozen encoder are kept where memory holds them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tercet.records import Record
 from tercet.train.mixing import record_weights
 from tercet.train.task import OnUnits, Row
 from tercet_audio.augment import RATE, Clip
+from tercet_audio.labels import MAX_LABELS, NO_TIMESTAMPS, START, TRANSCRIBE, Tokens
 from tercet_audio.masking import mask, require_torchaudio
 from tercet_audio.training import SpeechTraining
 from tercet_audio.windows import MOST_SECONDS, Window, pack, read_spoken
@@ -20,12 +21,10 @@ from tercet_audio.windows import MOST_SECONDS, Window, pack, read_spoken
 if TYPE_CHECKING:
     import torch
 
-MAX_LABELS = 448  # Whisper's decoder positions
-IGNORED = -100
 HOP = RATE // 100  # Whisper's features come every 10 ms
 ENCODED_AT_ONCE = 4
 MAX_CACHED_GIB = 3.0  # a window of Whisper tiny takes 2.3 MB, one of large-v3 7.7 MB
-START, NO_TIMESTAMPS, TRANSCRIBE = "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>"
+MOST_NAMED = 8  # records in a sentence about those that were left out
 
 
 def prepare(
@@ -44,20 +43,43 @@ def prepare(
     """
     if not clips:
         raise NothingSurvived("no accepted clip to train on; tercet report shows why they were rejected")
-    is_weighed = train.weights is not None or train.real_fraction is not None
-    weights = record_weights(clips, train) if is_weighed else None
     tokens = listen.tokens()
-    own = [window for window in pack(read_spoken(clips), training, seed, weights) if tokens.fits(window.text)]
+    own, left_out = _windows(clips, tokens, training, seed, train)
     if not own:
-        raise NothingSurvived(f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences")
-    general = [window for window in pack(read_spoken(replay), training, seed + 1) if tokens.fits(window.text)]
-    data = WindowData(own, general, listen, seed)
+        raise NothingSurvived(
+            f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences ({'; '.join(left_out)})"
+        )
+    general, too_long = _windows(list(replay), tokens, training, seed + 1)
+    data = WindowData(own, general, listen, seed, (*left_out, *(f"replay: {said}" for said in too_long)))
     if training.spec_augment:
         require_torchaudio()
         data.is_masked = True
     if listen.is_frozen and (len(own) + len(general)) * listen.window_gib <= MAX_CACHED_GIB:
         data.encode(on_units)
     return data
+
+
+def _windows(
+    records: Sequence[Record], tokens: Tokens, training: SpeechTraining, seed: int, train: Train | None = None
+) -> tuple[list[Window], list[str]]:
+    """Pack the clips that Whisper's decoder can write; say which are left out."""
+    counts = [tokens.count(record.payload["text"]) for record in records]
+    kept = [record for record, count in zip(records, counts, strict=True) if 0 < count <= tokens.room]
+    silent = [record.id for record, count in zip(records, counts, strict=True) if not count]
+    long = [record.id for record, count in zip(records, counts, strict=True) if count > tokens.room]
+    is_weighed = train is not None and (train.weights is not None or train.real_fraction is not None)
+    weights = record_weights(kept, train) if train is not None and is_weighed else None
+    windows = pack(read_spoken(kept, tokens.count), training, seed, weights, tokens.room)
+    slow = len(kept) * training.variants - sum(len(window.segments) for window in windows)
+    said = [f"{len(silent)} clips without text left out: {_named(silent)}"] if silent else []
+    said += [f"{len(long)} clips of more than {tokens.room} tokens left out: {_named(long)}"] if long else []
+    said += [f"{slow} copies of clips left out: slowed down, they last longer than 30 s"] if slow else []
+    return windows, said
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return ", ".join(ids[:MOST_NAMED]) + more
 
 
 class Listener:
@@ -86,7 +108,7 @@ class Listener:
     def window_gib(self) -> float:
         """Give the size of one window's encoder output."""
         config = self.model.config
-        return float(config.max_source_positions * config.d_model * 4 / 2**30)
+        return float(config.max_source_positions * config.d_model * self.model.dtype.itemsize / 2**30)
 
     def features(self, clips: Sequence[Clip], mask_seeds: Sequence[int] = ()) -> torch.Tensor:
         """Give log-mel features [N, mels, 3000], masked by a seed per clip where there are seeds."""
@@ -94,11 +116,11 @@ class Listener:
 
         from tercet_audio.transcribe import log_mel
 
-        found: torch.Tensor = log_mel(self.processor, clips).to(self.model.device)
-        if not mask_seeds:
-            return found
-        rows = zip(found, clips, mask_seeds, strict=True)
-        return torch.stack([mask(features, len(clip) // HOP, seed) for features, clip, seed in rows])
+        found: torch.Tensor = log_mel(self.processor, clips)
+        if mask_seeds:
+            rows = zip(found, clips, mask_seeds, strict=True)
+            found = torch.stack([mask(features, len(clip) // HOP, seed) for features, clip, seed in rows])
+        return found.to(self.model.device, self.model.dtype)  # bf16 where training is
 
     def encode(self, clips: Sequence[Clip], mask_seeds: Sequence[int] = ()) -> torch.Tensor:
         """Give encoder outputs [N, 1500, D], without gradients."""
@@ -115,17 +137,25 @@ class WindowData:
     padded_to = float(MOST_SECONDS)
     unit = "s"
 
-    def __init__(self, windows: Sequence[Window], replay: Sequence[Window], listen: Listener, seed: int) -> None:
+    def __init__(
+        self,
+        windows: Sequence[Window],
+        replay: Sequence[Window],
+        listen: Listener,
+        seed: int,
+        left_out: Sequence[str] = (),
+    ) -> None:
         self.windows, self.replay_windows = windows, replay
         self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
         self.rows, self.replay = ([self._row(window) for window in some] for some in (windows, replay))
         self.is_masked = False  # SpecAugment on `windows`
+        self.left_out = list(left_out)  # in words: what isn't trained on, and why
         self.encoded: list[torch.Tensor] = []
         self.replay_encoded: list[torch.Tensor] = []
 
     def _row(self, window: Window) -> Row:
-        labels = len(self.tokens(window.text)) - len(self.tokens.prefix)
-        return Row(len(window.samples) / RATE, labels, window.records)
+        _, learned = self.tokens(window)
+        return Row(len(window.samples) / RATE, len(learned), window.records)
 
     def encode(self, on_units: OnUnits) -> None:
         """Run the frozen encoder once over every window."""
@@ -154,7 +184,7 @@ class WindowData:
     ) -> dict[str, Any]:
         import torch
 
-        inputs, labels = self.tokens.batch([windows[at].text for at in chosen])
+        inputs, labels = self.tokens.batch([windows[at] for at in chosen])
         if encoded:
             heard = {"encoded": torch.stack([encoded[at] for at in chosen])}
         else:
@@ -169,36 +199,9 @@ class WindowData:
         return {
             "windows": len(self.rows),
             "replay_windows": len(self.replay),
+            "windows_with_timestamps": sum(window.has_timestamps for window in self.windows),
             "seconds": round(seconds, 1),
             "padding": round(1 - seconds / (MOST_SECONDS * max(1, len(self.rows))), 3),
             "encoder_cached": bool(self.encoded),
+            "left_out": self.left_out,
         }
-
-
-class Tokens:
-    """Whisper's labels: one start token, language and task where the model has them, text, one end token."""
-
-    def __init__(self, tokenizer: Any, prefix: Sequence[int], end: int) -> None:
-        self.tokenizer, self.prefix, self.end = tokenizer, list(prefix), end
-
-    def __call__(self, text: str) -> list[int]:
-        """Give prefix, text and end."""
-        words: list[int] = self.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
-        return [*self.prefix, *words, self.end]
-
-    def fits(self, text: str) -> bool:
-        """Say whether the labels fit Whisper's decoder; longer ones are left out, never cut."""
-        return len(self(text)) <= MAX_LABELS
-
-    def batch(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give decoder inputs and labels [N, L]: padding and the forced prefix carry no loss, the end token does."""
-        import torch
-
-        rows = [self(text) for text in texts]
-        longest = max(len(row) for row in rows) - 1
-        inputs = torch.full((len(rows), longest), self.end)
-        labels = torch.full((len(rows), longest), IGNORED)
-        for at, row in enumerate(rows):
-            inputs[at, : len(row) - 1] = torch.tensor(row[:-1])
-            labels[at, len(self.prefix) - 1 : len(row) - 1] = torch.tensor(row[len(self.prefix) :])
-        return inputs, labels

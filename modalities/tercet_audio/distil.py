@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tercet_audio.batches import IGNORED
+from tercet_audio.labels import IGNORED
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,9 @@ class SpeechTraining(Section):
 
     variants: int = Field(3, ge=1, description="differently augmented copies of every clip")
     short_windows: Share = Field(0.3, description="share of windows that hold one to three clips instead of 30 s full")
+    timestamps: Share = Field(
+        0.0, description="share of windows that are learned with each clip's times, as whisper.transcribe decodes"
+    )
     speeds: tuple[float, float] = Field((0.86, 1.16), description="range of the resampling that makes new voices")
     telephone_fraction: Share = Field(0.25, description="share of clips passed through a telephone line")
     tone_fraction: Share = Field(0.25, description="share of clips with a changed tone")

@@ -6,8 +6,8 @@ import torch
 from tercet.recipe import Adapter
 from tercet.train.adapters import attach, trainable
 from tercet_audio import distil
-from tercet_audio.batches import IGNORED
 from tercet_audio.distil import Distillation, counted_logits, domain_loss, with_rest
+from tercet_audio.labels import IGNORED
 from tercet_audio.task import DECODER
 
 

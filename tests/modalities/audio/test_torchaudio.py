@@ -3,6 +3,7 @@
 import random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ import torch
 from tercet.compat import find_torchaudio
 from tercet.errors import MissingExtra
 from tercet.recipe import Train
-from tercet_audio import batches, room
+from tercet.records import Record
+from tercet_audio import room
 from tercet_audio.augment import RATE, add_noise, augment, shift_speed
 from tercet_audio.batches import Listener, WindowData, prepare
 from tercet_audio.masking import FRAMES, MELS, mask
+from tercet_audio.payload import encode_flac
 from tercet_audio.room import convolve, impulse_response, in_a_room, reverberate
 from tercet_audio.training import SpeechTraining
-from tercet_audio.windows import Spoken, Window
+from tercet_audio.windows import Segment, Window
 
 functional: Any = find_torchaudio()
 TRAIN = Train(task="speech-to-text")
@@ -149,21 +152,23 @@ def test_masks_are_few_and_narrow():
 def ear(monkeypatch):
     """A front end without a model: every clip has the same features, and the encoder passes them on."""
     listen: Any = Listener.__new__(Listener)
-    tokenizer = SimpleNamespace(convert_tokens_to_ids=lambda name: 1, eos_token_id=2)
+    tokenizer = MagicMock(return_value=SimpleNamespace(input_ids=[5]), eos_token_id=2)
+    tokenizer.convert_tokens_to_ids.return_value = 1
     listen.processor, listen.language = SimpleNamespace(tokenizer=tokenizer), "en"
     listen.model = SimpleNamespace(
-        device="cpu", generation_config=SimpleNamespace(), get_encoder=lambda: torch.nn.Linear(1, 1)
+        device="cpu",
+        dtype=torch.float32,
+        generation_config=SimpleNamespace(),
+        get_encoder=lambda: torch.nn.Linear(1, 1),
     )
     listen.encode = listen.features
     monkeypatch.setattr("tercet_audio.transcribe.log_mel", lambda _, clips: LOG_MEL.repeat(len(clips), 1, 1))
-    monkeypatch.setattr(batches.Tokens, "batch", lambda *_: (torch.zeros(0), torch.zeros(0)))
-    monkeypatch.setattr(batches.Tokens, "__call__", lambda *_: [1, 2, 3])
     return listen
 
 
 @pytest.fixture
 def packed(ear):
-    windows = [Window(np.ones(9 * RATE, np.float32), "") for _ in range(5)]
+    windows = [Window(np.ones(9 * RATE, np.float32), (Segment(0, 9, "a"),)) for _ in range(5)]
 
     def make(*, is_masked):
         made = WindowData(windows, windows[:3], ear, seed=6)
@@ -193,8 +198,7 @@ def test_without_spec_augment_nothing_is_masked(packed):
 
 
 def test_the_recipe_turns_masking_on_and_names_torchaudio_where_it_is_absent(ear, monkeypatch):
-    clip: Any = Spoken(SPEECH, "a")
-    monkeypatch.setattr(batches, "read_spoken", list)
+    clip = Record("one", "", "audio", "train", {"audio": encode_flac(SPEECH), "text": "a"}, {})
     settings = SpeechTraining(spec_augment=True, variants=1)
     assert prepare(ear, [clip], [], settings, TRAIN, 0, lambda *_: None).is_masked
     assert not prepare(ear, [clip], [], SpeechTraining(variants=1), TRAIN, 0, lambda *_: None).is_masked

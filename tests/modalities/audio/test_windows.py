@@ -1,5 +1,7 @@
 import io
 import random
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -54,3 +56,39 @@ def test_a_copy_slower_than_whisper_hears_is_left_out_whole():
     windows = pack([Spoken(tone(28), "too long when slow"), short], slow, seed=1)
     assert [window.text for window in windows] == ["short", "short"]
     assert pack([Spoken(tone(31), "too long")], SpeechTraining(speeds=(1, 1)), seed=1) == []
+
+
+def test_segments_lie_where_their_clips_sound():
+    settings = SpeechTraining(variants=2, noise_fraction=0, telephone_fraction=0, tone_fraction=0, short_windows=0)
+    windows = pack(CLIPS, settings, seed=1)
+    assert max(len(window.segments) for window in windows) > 5
+    for window in windows:
+        sounding = np.zeros(len(window.samples), bool)
+        for segment in window.segments:
+            start, end = round(segment.start * RATE), round(segment.end * RATE)
+            assert np.abs(window.samples[start : start + 40]).max() > 0.01
+            assert np.abs(window.samples[end - 40 : end]).max() > 0.01
+            sounding[start:end] = True
+        assert not window.samples[~sounding].any()
+        assert window.segments[0].start == 0
+        assert window.segments[-1].end == len(window.samples) / RATE
+        gaps = [after.start - before.end for before, after in pairwise(window.segments)]
+        assert all(0.149 < gap < 0.601 for gap in gaps)
+
+
+def test_a_share_of_windows_has_times_always_the_same_ones_and_no_sample_changes():
+    plain = pack(CLIPS, SpeechTraining(variants=20), seed=1)
+    timed, again = (pack(CLIPS, SpeechTraining(variants=20, timestamps=0.5), seed=1) for _ in range(2))
+    assert not any(window.has_timestamps for window in plain)
+    assert [window.has_timestamps for window in timed] == [window.has_timestamps for window in again]
+    assert 0.35 < np.mean([window.has_timestamps for window in timed]) < 0.65
+    assert all(np.array_equal(a.samples, b.samples) for a, b in zip(plain, timed, strict=True))
+    assert all(window.has_timestamps for window in pack(CLIPS, SpeechTraining(timestamps=1), seed=1))
+
+
+def test_a_window_is_closed_before_its_text_is_too_long_and_no_clip_is_lost():
+    clips = [replace(clip, num_tokens=60 + 10 * (at % 3)) for at, clip in enumerate(CLIPS)]
+    windows = pack(clips, SpeechTraining(variants=2), seed=1, most_tokens=150)
+    counts = {clip.text: clip.num_tokens for clip in clips}
+    assert max(sum(counts[segment.text] for segment in window.segments) for window in windows) <= 150
+    assert sum(len(window.segments) for window in windows) == 2 * len(clips)
