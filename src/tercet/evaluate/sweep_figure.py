@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, NAMES, GAP, ROW, TOP = 860, 200, 30, 26, 56
+WIDTH, NAMES, GAP, ROW, TOP = 900, 200, 50, 26, 56
 Change = tuple[float, float, float]  # change, low, high
 
 
@@ -40,7 +40,7 @@ def _panel(left: float, width: float, height: float, title: str, rows: Sequence[
     yield f'<text x="{left:.1f}" y="20" font-weight="bold">{title}: change in points</text>'
     bottom = height - 26
     yield f'<path d="M{x(0):.1f} {TOP - 18}V{bottom}" stroke="#555" stroke-dasharray="3 3"/>'
-    for value in (low, 0.0, high):
+    for value in sorted({low, 0.0, high}):
         yield f'<text x="{x(value):.1f}" y="{height - 8}" text-anchor="middle" fill="#555">{value:+.1f}</text>'
     for row, changes in enumerate(rows):
         for at, (change, first, last) in enumerate(changes):

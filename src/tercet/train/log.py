@@ -12,7 +12,7 @@ from tercet.files import disk_error, write_atomically
 
 LOG = "log.jsonl"
 CURVE = "curve.svg"
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 56, 32
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 640, 240, 56, 24, 32
 
 
 class Log:
@@ -76,7 +76,7 @@ def curve(loss: Sequence[tuple[int, float]], watched: Sequence[tuple[int, float]
         f'<path d="{_path(smooth, last, top)}" stroke="#1d4f91" stroke-width="2" fill="none"/>',
         *(_label(LEFT - 6, _y(top * part, top) + 4, f"{top * part:.2g}", "end") for part in (0, 0.5, 1)),
         *(_label(_x(round(last * part), last), HEIGHT - 12, f"{round(last * part)}", "middle") for part in (0, 0.5, 1)),
-        _label(LEFT + 8, 16, "loss, and its moving mean", "start", "#1d4f91"),
+        _label(LEFT + 8, 16, "loss by step, and its moving mean", "start", "#1d4f91"),
     ]
     if watched:
         most = max(value for _, value in watched) or 1.0
@@ -85,8 +85,8 @@ def curve(loss: Sequence[tuple[int, float]], watched: Sequence[tuple[int, float]
             f'<circle cx="{_x(step, last):.1f}" cy="{_y(value, most):.1f}" r="3" fill="#b3541e"/>'
             for step, value in watched
         ]
-        lines.append(_label(WIDTH - 8, 16, f"decoded errors per 100, up to {most:.3g}", "end", "#b3541e"))
-    frame = f'<path d="M{LEFT} 24V{HEIGHT - BOTTOM}H{WIDTH - 8}" stroke="#777" fill="none"/>'
+        lines.append(_label(WIDTH - RIGHT, 16, f"decoded errors per 100, up to {most:.3g}", "end", "#b3541e"))
+    frame = f'<path d="M{LEFT} 24V{HEIGHT - BOTTOM}H{WIDTH - RIGHT}" stroke="#777" fill="none"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="training curve"><rect width="100%" height="100%" fill="#fff"/>{frame}{"".join(lines)}</svg>\n'
@@ -94,7 +94,7 @@ def curve(loss: Sequence[tuple[int, float]], watched: Sequence[tuple[int, float]
 
 
 def _x(step: float, last: int) -> float:
-    return LEFT + (WIDTH - 8 - LEFT) * step / last
+    return LEFT + (WIDTH - RIGHT - LEFT) * step / last
 
 
 def _y(value: float, top: float) -> float:
