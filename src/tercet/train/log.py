@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.files import disk_error, write_atomically
+from tercet.train.tracking import Track
 
 LOG = "log.jsonl"
 CURVE = "curve.svg"
@@ -18,8 +19,8 @@ WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM = 640, 240, 56, 24, 32
 class Log:
     """Appends to the log of a training; the rows of steps that a killed training did after its checkpoint go first."""
 
-    def __init__(self, folder: Path, done: int, *, is_main: bool = True) -> None:
-        self.path, self.is_main = folder / LOG, is_main
+    def __init__(self, folder: Path, done: int, track: Track | None = None, *, is_main: bool = True) -> None:
+        self.path, self.track, self.is_main = folder / LOG, track, is_main
         if is_main and self.path.exists():
             kept = [row for row in read_log(folder) if row["step"] <= done]
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
@@ -33,6 +34,8 @@ class Log:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise disk_error(self.path, error) from error
+        if self.track is not None:
+            self.track(row)
 
     def draw(self) -> None:
         """Draw the loss, and what was watched, beside the log."""

@@ -18,6 +18,7 @@ from tercet.train.order import Order, Part
 from tercet.train.processes import Processes
 from tercet.train.stopping import Watch
 from tercet.train.task import Row, Task, TrainingData
+from tercet.train.tracking import Track
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,7 @@ class Callbacks:
     on_step: Callable[[int, float, str], None] = lambda *_: None  # (steps done, loss, what else to show)
     is_stopping: Callable[[], bool] = lambda: False
     announce: Callable[[str], None] = lambda _: None
+    track: Track | None = None  # takes each row of the log
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class _Loop:
         )
         self.done, self.halvings, self.is_over = 0, 0, False
         self._restore()
-        self.log = Log(folder, self.done, is_main=processes.is_main)
+        self.log = Log(folder, self.done, callbacks.track, is_main=processes.is_main)
 
     def run(self) -> Trained:
         """Do the steps that are left, or as many as there is time for."""

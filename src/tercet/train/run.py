@@ -26,6 +26,7 @@ from tercet.train.pin import check_pin, make_pin, read_pin, records_digest, reso
 from tercet.train.processes import Processes, is_main, num_processes
 from tercet.train.stopping import Watch, spread_out
 from tercet.train.task import ChecksBase, Task, Validates, WritesLayout, find_task, modality_of_task
+from tercet.train.tracking import tracking
 
 if TYPE_CHECKING:
     import torch
@@ -249,8 +250,11 @@ class _Training:
         settings = loop.LoopSettings(
             **{name: self.settings[name] for name in names}, seed=self.seed, pin=digest(self.pin)
         )
-        callbacks = loop.Callbacks(on_step, is_stopping, announce)
-        return loop.train(model, self.task, data, settings, self.folder, callbacks, processes, self._watch())
+        name = f"{self.recipe.name}-{digest(self.pin)[:8]}"
+        tracker = self.settings["tracker"] if processes.is_main else "none"
+        with tracking(tracker, "tercet", name, self.pin) as track:
+            callbacks = loop.Callbacks(on_step, is_stopping, announce, track)
+            return loop.train(model, self.task, data, settings, self.folder, callbacks, processes, self._watch())
 
     def _watch(self) -> Watch | None:
         early_stop = self.recipe.sections.train.early_stop
