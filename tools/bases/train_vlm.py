@@ -1,8 +1,9 @@
 """Train the small vision-language base from nothing, on scenes of our own renderer only.
 
 First the vision tower learns what each patch shows (shape, size, colours drawn at random and never named); then the
-whole model learns to answer and to describe, while the tower's own lessons go on. Each step depends on its number
-alone, so a stopped training goes on as if it had not stopped:
+whole model learns to answer and to describe, and each patch to stand near its words; last, mostly scenes of several
+objects and questions that need one of them. Each step depends on its number alone, so a stopped training goes on as
+if it had not stopped:
 
     python -m tools.bases.train_vlm --work runs/scenes_vlm --minutes 10    # again until it says that it has finished
     python -m tools.bases.train_vlm --work runs/scenes_vlm --write modalities/tercet_image/bases/scenes_vlm
@@ -18,10 +19,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.bases.vlm_batch import pack, to_pixel_values
+from tools.bases.vlm_batch import pack, patch_words, to_pixel_values
 from tools.bases.vlm_model import build_model, build_processor, build_tokenizer
 from tools.bases.vlm_world import NOTHING, SEED, SIZES, corpus, patches, training_examples
 from tools.bases.vlm_write import commit_here, write_base
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 CORPUS_SCENES = 3000
-SIGHT = 0.5  # weight of the tower's own lessons while the language model learns
+NAMING = 0.5  # weight of the patches' words: without it 300 steps taught no colour of any shape
 EMPTY_WEIGHT = 0.1  # of a patch that shows nothing: eight in ten do
 LOG_EVERY, CHECKPOINT_EVERY = 20, 100
 
@@ -47,26 +49,28 @@ class Stage:
     pictures: int
     learning_rate: float
     warmup: int
+    cooling: int
     slow: str = ""
 
     def rate(self, step: int) -> float:
-        """Give a step's learning rate: linear warm-up, then a cosine to a hundredth."""
+        """Give a step's learning rate: linear warm-up, level, and at the end `cooling` steps of a cosine to 1%."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / (self.steps - self.warmup)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        cooled = max(0.0, 1 - (self.steps - step) / self.cooling)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cooled)))
 
 
-VISION = Stage("vision", steps=1200, pictures=48, learning_rate=1.5e-3, warmup=100)
-LANGUAGE = Stage("language", steps=1500, pictures=16, learning_rate=1.2e-3, warmup=100, slow="vision_tower")
+VISION = Stage("vision", steps=1200, pictures=48, learning_rate=1.5e-3, warmup=100, cooling=1100)
+LANGUAGE = Stage("language", 400, pictures=16, learning_rate=1.2e-3, warmup=100, cooling=1, slow="vision_tower")
+BINDING = Stage("binding", 240, pictures=16, learning_rate=1.2e-3, warmup=20, cooling=140, slow="vision_tower")
 
 
-def vision_loss(tower: Any, heads: torch.nn.Module, step: int, pictures: int) -> torch.Tensor:
+def vision_loss(tower: Any, heads: torch.nn.Module, step: int) -> torch.Tensor:
     """Ask the tower's last layer, patch by patch, for shape, size, colour and background."""
     import torch
     from torch.nn.functional import cross_entropy, mse_loss
 
-    batch = patches(step, pictures)
+    batch = patches(step, VISION.pictures)
     seen_BPD = tower(to_pixel_values(batch.pixels), output_hidden_states=True).hidden_states[-1]
     shape, size, colour, background = heads(seen_BPD).split([NOTHING + 1, len(SIZES), 3, 3], dim=-1)
     shape_BP = torch.from_numpy(batch.shape_BP)
@@ -80,6 +84,22 @@ def vision_loss(tower: Any, heads: torch.nn.Module, step: int, pictures: int) ->
         + 5 * mse_loss(colour[is_shown_BP], torch.from_numpy(batch.colour_BPC)[is_shown_BP])
         + 5 * mse_loss(background, background_BPC)
     )
+
+
+def language_loss(model: Any, tokenizer: Any, stage: Stage, step: int) -> torch.Tensor:
+    """Ask for the answers, and of each patch, read as if it were the model's last layer, for the words it shows."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    examples = training_examples(stage.name, step, stage.pictures)
+    read = model(**pack(tokenizer, examples))
+    words_NV = patch_words(tokenizer, examples).flatten(0, 1)
+    logits_NV = model.lm_head(model.model.language_model.norm(read.image_hidden_states))
+    names = [(name, example.scene["background"]) for example in examples for name in example.names_P]
+    weight_N = torch.tensor([EMPTY_WEIGHT if name == background else 1.0 for name, background in names])
+    naming: torch.Tensor = (weight_N * cross_entropy(logits_NV.flatten(0, -2), words_NV, reduction="none")).sum()
+    answers: torch.Tensor = read.loss
+    return answers + NAMING * naming / weight_N.sum()
 
 
 def run_stage(
@@ -165,16 +185,12 @@ def train(work: Path, minutes: float) -> tuple[Any, Any] | None:
     tower = model.model.vision_tower
     heads = torch.nn.Linear(tower.config.hidden_size, NOTHING + 1 + len(SIZES) + 3 + 3)
     taught = torch.nn.ModuleDict({"vision_tower": tower, "heads": heads})
-    if not run_stage(VISION, taught, lambda step: vision_loss(tower, heads, step, VISION.pictures), work, deadline):
+    if not run_stage(VISION, taught, lambda step: vision_loss(tower, heads, step), work, deadline):
         return None
 
-    def loss_of(step: int) -> torch.Tensor:
-        answers: torch.Tensor = model(**pack(tokenizer, training_examples(step, LANGUAGE.pictures))).loss
-        return answers + SIGHT * vision_loss(tower, heads, VISION.steps + step, LANGUAGE.pictures)
-
-    everything = torch.nn.ModuleDict({"model": model, "heads": heads})
-    if not run_stage(LANGUAGE, everything, loss_of, work, deadline):
-        return None
+    for stage in (LANGUAGE, BINDING):
+        if not run_stage(stage, model, partial(language_loss, model, tokenizer, stage), work, deadline):
+            return None
     return model.eval(), build_processor(tokenizer)
 
 

@@ -1,7 +1,7 @@
 """Pack all questions of a picture into one sequence, so that the picture is read once.
 
 A question sees the picture and itself, never another question, and its positions go on from the picture: to the model
-it is as if it stood alone. Shapes: B sequences, T tokens.
+it is as if it stood alone. Shapes: B sequences, T tokens, P patches of a picture, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -50,6 +50,20 @@ def pack(tokenizer: Any, examples: Sequence[Example]) -> dict[str, torch.Tensor]
         "attention_mask": sees_BTT[:, None],
         "pixel_values": to_pixel_values(np.stack([example.pixels for example in examples])),
     }
+
+
+def patch_words(tokenizer: Any, examples: Sequence[Example]) -> torch.Tensor:
+    """Spread each patch's probability evenly over the tokens of its name: B x P x V."""
+    import torch
+
+    words_BPV = torch.zeros(len(examples), SIDE**2, len(tokenizer))
+    for words_PV, example in zip(words_BPV, examples, strict=True):
+        tokens_of = {
+            name: tokenizer.encode(f" {name}", add_special_tokens=False) for name in dict.fromkeys(example.names_P)
+        }
+        for words_V, name in zip(words_PV, example.names_P, strict=True):
+            words_V[tokens_of[name]] = 1 / len(tokens_of[name])
+    return words_BPV
 
 
 def _row(tokenizer: Any, start: list[int], turns: Sequence[Turn]) -> tuple[list[int], ...]:

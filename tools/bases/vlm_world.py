@@ -23,7 +23,8 @@ SEED = 4
 SIZE, PATCH = 64, 8
 SIDE = SIZE // PATCH
 DESCRIBE = "Describe the picture."
-CAPTION_SHARE = 0.25  # a caption has as many tokens as all questions of a picture
+REPEAT = "Repeat:"
+ALONE_SHARE = 0.2  # of the scenes of one object, in the stage that teaches to tell objects apart
 FIRST_TEST = 50_000_000  # scenes from here on are never trained on
 MIN_COVERAGE = 0.06  # of a patch; below it a shape's edge can't be told from the background
 MASKS = ("#ff0000", "#00ff00", "#0000ff")  # drawn in these, a scene's channels are its objects' masks
@@ -45,12 +46,27 @@ class Turn:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture and what is asked about it."""
+    """One picture, what is asked about it, and what its patches show."""
 
     number: int
     scene: dict[str, Any]
     pixels: NDArray[np.uint8]
     turns: tuple[Turn, ...]
+    names_P: tuple[str, ...] = ()  # in training: `small red star` or the background's colour
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is asked of a training picture: how often its questions are drawn, and the share kept of the other tasks."""
+
+    draws: int
+    caption_share: float  # a caption has as many tokens as all questions of a picture
+    easy_share: float = 1.0  # of questions for the count and the background
+    repeat_share: float = 1.0
+
+
+ASKS_ALL = Mix(draws=2, caption_share=0.25)
+ASKS_TO_BIND = Mix(draws=4, caption_share=0.15, easy_share=0.2, repeat_share=0.1)
 
 
 @dataclass(frozen=True)
@@ -74,20 +90,44 @@ def scene_numbers(draw: random.Random, count: int) -> list[int]:
     return numbers
 
 
-def training_examples(step: int, count: int) -> list[Example]:
-    """Draw the pictures of one step: all questions that may be asked of each, mixed, and before them some captions."""
-    draw = random.Random(f"{SEED}/language/{step}")
-    return [_training_example(number, draw) for number in scene_numbers(draw, count)]
+def training_examples(stage: str, step: int, count: int) -> list[Example]:
+    """Draw the pictures of one step: all questions that may be asked of each, mixed, and before them some captions.
+
+    In the stage `binding` most pictures hold several objects, and most questions ask which colour has which shape.
+    """
+    draw = random.Random(f"{SEED}/{stage}/{step}")
+    if stage != "binding":
+        return [_training_example(number, draw, ASKS_ALL) for number in scene_numbers(draw, count)]
+    numbers: list[int] = []
+    while len(numbers) < count:
+        (number,) = scene_numbers(draw, 1)
+        if len(_scene(number)["objects"]) > 1 or draw.random() < ALONE_SHARE:
+            numbers.append(number)
+    return [_training_example(number, draw, ASKS_TO_BIND) for number in numbers]
 
 
-def _training_example(number: int, draw: random.Random) -> Example:
+def _training_example(number: int, draw: random.Random, mix: Mix) -> Example:
     scene = _scene(number)
-    asked = {turn.question: turn for _ in range(2) for turn in _turns(scene, 99, draw) if not _names_held_out(turn)}
-    turns = [*asked.values(), _repeat(draw)]
+    found = {turn.question: turn for _ in range(mix.draws) for turn in _turns(scene, 99, draw)}
+    found[REPEAT] = _repeat(draw)
+    turns = [
+        turn
+        for turn in found.values()
+        if not _names_held_out(turn)
+        and (turn.kind not in {"count", "background"} or _keeps(mix.easy_share, draw))
+        and (turn.kind != "repeat" or _keeps(mix.repeat_share, draw))
+    ]
     draw.shuffle(turns)
-    if draw.random() < CAPTION_SHARE:
+    if draw.random() < mix.caption_share:
         turns.insert(0, Turn("caption", DESCRIBE, caption(scene, draw)))
-    return Example(number, scene, _pixels(scene, number), tuple(turns))
+    shown_P, is_empty_P = _shown(scene, number)
+    names = [f"{thing['size']} {thing['colour']} {thing['shape']}" for thing in scene["objects"]]
+    names_P = (scene["background"] if empty else names[shown] for shown, empty in zip(shown_P, is_empty_P, strict=True))
+    return Example(number, scene, _pixels(scene, number), tuple(turns), tuple(names_P))
+
+
+def _keeps(share: float, draw: random.Random) -> bool:
+    return share >= 1 or draw.random() < share
 
 
 def unseen_examples(count: int, *, are_held_out: bool) -> list[Example]:
@@ -117,7 +157,7 @@ def corpus(count: int) -> list[str]:
     lines = []
     for number in scene_numbers(draw, count):
         scene = _scene(number)
-        turns = [*_turns(scene, 99, draw), Turn("caption", DESCRIBE, caption(scene, draw)), Turn("", "Repeat:", "")]
+        turns = [*_turns(scene, 99, draw), Turn("caption", DESCRIBE, caption(scene, draw)), Turn("repeat", REPEAT, "")]
         lines += [f"USER: \n{turn.question} ASSISTANT: {turn.answer}" for turn in turns]
     return lines
 
@@ -132,10 +172,7 @@ def patches(step: int, count: int) -> Patches:
 def _patches_of(number: int, draw: random.Random) -> tuple[NDArray[Any], ...]:
     scene = _scene(number)
     background, colours = _random_palette(len(scene["objects"]), draw)
-    masks = draw_scene(scene, "#000000", MASKS[: len(colours)], SIZE, _hand(number))
-    coverage_PC = _by_patch(np.asarray(masks)).mean(1) / 255
-    shown_P = coverage_PC.argmax(1)
-    is_empty_P = coverage_PC.max(1) < MIN_COVERAGE
+    shown_P, is_empty_P = _shown(scene, number)
     shape_of = np.array([SHAPES.index(thing["shape"]) for thing in scene["objects"]])
     size_of = np.array([SIZES.index(thing["size"]) for thing in scene["objects"]])
     colour_of = np.array([parse_hex(colour) for colour in colours], np.float32) / 255
@@ -146,6 +183,13 @@ def _patches_of(number: int, draw: random.Random) -> tuple[NDArray[Any], ...]:
         colour_of[shown_P],
         np.array(parse_hex(background), np.float32) / 255,
     )
+
+
+def _shown(scene: dict[str, Any], number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Say for each patch which object covers most of it, and whether none does."""
+    masks = draw_scene(scene, "#000000", MASKS[: len(scene["objects"])], SIZE, _hand(number))
+    coverage_PC = _by_patch(np.asarray(masks)).mean(1) / 255
+    return coverage_PC.argmax(1), coverage_PC.max(1) < MIN_COVERAGE
 
 
 def _by_patch(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -175,7 +219,7 @@ def _repeat(draw: random.Random) -> Turn:
         word = "".join(draw.choice("bcdfghjklmnprstvwz") + draw.choice("aeiouy") for _ in range(draw.randint(2, 4)))
     else:
         word = "".join(draw.choice("abcdefghijklmnopqrstuvwxyz-") for _ in range(draw.randint(3, 7)))
-    return Turn("repeat", f"Repeat: {word}", word)
+    return Turn("repeat", f"{REPEAT} {word}", word)
 
 
 def _turns(scene: dict[str, Any], count: int, draw: random.Random) -> list[Turn]:
