@@ -78,11 +78,13 @@ def _plan(module: Any, name: str) -> Plan | str:
         weight, a, b = weight.flatten(1), a.flatten(1), b.flatten(1)
     if variant is None:
         return Plan(Member(weight, bias, a, b, *numbers))
-    if weight.requires_grad:
-        return "DoRA beside a weight that is trained"
+    magnitude = module.lora_magnitude_vector[name]
+    obstacle = _unlike_dora(weight, magnitude)
+    if obstacle:
+        return obstacle
     if module.training != dropout.training:
         numbers = (numbers[0], 0.0)  # PEFT's DoRA drops where the layer and its dropout both train
-    return Plan(Member(weight, bias, a, b, *numbers), module.lora_magnitude_vector[name].weight.flatten())
+    return Plan(Member(weight, bias, a, b, *numbers), magnitude.weight.flatten())
 
 
 def _unlike(weight: Any, a: Any, b: Any) -> str:
@@ -91,6 +93,17 @@ def _unlike(weight: Any, a: Any, b: Any) -> str:
     if weight.dtype in DTYPES and a.dtype in DTYPES and weight.device == a.device == b.device:
         return ""
     return f"a weight of {weight.dtype} on {weight.device}, factors of {a.dtype} on {a.device}"
+
+
+def _unlike_dora(weight: Tensor, magnitude: Any) -> str:
+    from peft.tuners.lora import dora
+
+    if weight.requires_grad:
+        return "DoRA beside a weight that is trained"
+    # PEFT fills the cache, and empties it in the first call without it
+    if magnitude._dora_cache or (dora.ENABLE_DORA_CACHING and not magnitude.training):
+        return "DoRA's norm is cached"
+    return ""
 
 
 def _unlike_vanilla(up: nn.Module, scaling: Any) -> str:

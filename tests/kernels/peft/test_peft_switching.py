@@ -102,6 +102,25 @@ def test_switching_adapters_back_and_forth_is_followed() -> None:
         assert torch.equal(fused(x), plain(x))
 
 
+def test_peft_fills_and_empties_the_cache_of_dora() -> None:
+    from peft.helpers import DoraCaching
+
+    model, x = adapted(r=4, use_dora=True).eval(), batch()
+    fuse(model)
+    expected = model(x)
+    caches = [module._dora_cache for module in model.modules() if hasattr(module, "_dora_cache")]
+    with DoraCaching():
+        assert reasons(model) == {"not covered: DoRA's norm is cached"}
+        torch.testing.assert_close(model(x), expected)
+        assert caches
+        assert all(caches)
+    draw_factors(model)  # a norm that stayed in the cache would be of the factors before
+    fresh = model(x)
+    assert not any(caches)
+    assert reasons(model) == set()
+    torch.testing.assert_close(model(x), fresh)
+
+
 def test_mixed_adapter_names_run_in_peft() -> None:
     model = adapted(r=4)
     second_adapter(model)
