@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ def write_report(run_dir: str | Path) -> Path:
             summary=summary,
             modalities=modalities,
             proof=proof,
+            curve=_curve(run_dir),
             chains=lineage_of(run_dir, list(summary["modalities"]), proof),
             hues={one["name"]: one["hue"] for one in modalities},
             recipe=_read_recipe(run_dir),
@@ -63,6 +65,15 @@ def write_report(run_dir: str | Path) -> Path:
     path = run_dir / REPORT_NAME
     write_atomically(path, page.encode())
     return path
+
+
+def _curve(run_dir: Path) -> str:
+    """Give the training's picture as a data URI, which runs no script; empty where nothing was trained."""
+    try:
+        picture = (run_dir / "training" / "curve.svg").read_bytes()
+    except OSError:
+        return ""
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
 
 
 def write_preview(name: str, previewed: Mapping[str, Sequence[Previewed]], path: Path) -> Path:

@@ -66,3 +66,12 @@ def test_what_a_user_wrote_stays_words(trained, tmp_path):
 )  # fmt: skip
 def test_a_base_is_named_as_the_hub_does_where_it_is_there(reference, expected):
     assert on_hub(reference) == expected
+
+
+def test_the_report_shows_how_the_loss_went(trained):
+    from tercet.report import write_report
+
+    recipe, _ = trained
+    evaluate_recipe(recipe, threads=1)
+    page = write_report(recipe.root / "runs/learn").read_text()
+    assert '<img src="data:image/svg+xml;base64,' in page
