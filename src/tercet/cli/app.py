@@ -43,7 +43,7 @@ VERBS = {
     "run": Verb("run", "Make a recipe's data; goes on by itself where it was stopped.", MAKE),
     "status": Verb("status", "Say how far a run is, live or past.", MAKE),
     "report": Verb("report", "Write a run's report: one HTML file that needs no network.", MAKE),
-    "export": Verb("export", "Write a run's records as Parquet, JSONL or webdataset.", MAKE),
+    "export": Verb("export", "Write a run's records for other tools, or its tuned model.", MAKE),
     "train": Verb("train", "Train the recipe's adapter on its run; goes on by itself where it was stopped.", PROVE),
     "eval": Verb("eval", "Compare the adapter with its base on frozen suites, and decide.", PROVE),
     "bench": Verb("bench", "Measure the whole loop over several seeds, or the kernels.", PROVE),

@@ -23,6 +23,7 @@ from tercet.recipe import Recipe, Section
 from tercet.records import Columns, Item, Made, ModelUse
 from tercet.store.shards import read_records
 from tercet.train.checkpoints import reached
+from tercet.train.loading import load
 from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Row, Suite
 
@@ -224,7 +225,11 @@ class Naming:
         return Measured(counts)
 
     def export(self, base: Path, adapter: Path, out: Path) -> None:
-        raise NotImplementedError
+        from safetensors.torch import save_file
+
+        merged = load(self.load_base(base), adapter).merge_and_unload()
+        save_file(merged.state_dict(), out / "model.safetensors")
+        (out / "config.json").write_text("{}")
 
 
 class NamingBoth(Naming):
