@@ -18,5 +18,6 @@ modality = Modality(
     gates={"schema": "tercet_text.gates:Schema", "repetition": "tercet_text.gates:Repetition"},
     corpus_gates={"near_duplicates": "tercet_text.gates:NearDuplicates"},
     show="tercet_text.show:show",
+    tasks={"causal-lm": "tercet_text.causal_lm:CausalLm"},
     checks="tercet_text.checks:checks",
 )

@@ -1,0 +1,283 @@
+"""The training task `causal-lm`: a chat model learns dialogs, and is judged by the turns that it writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tercet.compat import prepare_torchaudio
+from tercet.errors import ModelError, SourceError, UsageError
+from tercet.files import disk_error, fsync_folder
+from tercet.models.reference import ResolvedModel
+from tercet.randomness import canonical_json
+from tercet.recipe import Recipe
+from tercet.records import Record
+from tercet.sources import read_terms
+from tercet.store.shards import read_records
+from tercet.train.mixing import is_watched
+from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet_text.calls import Call
+from tercet_text.causal_lm_attention import register
+from tercet_text.causal_lm_chat import ChatFormat, TemplateFault, before_calls, parse
+from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, base_of
+from tercet_text.dialog import system_message
+from tercet_text.environment import Environment
+from tercet_text.general import Question
+from tercet_text.lm_metrics import (
+    GENERAL_ERRORS,
+    REPLY_ERRORS,
+    SPURIOUS,
+    TASK_FAILURES,
+    VALID_CALLS,
+    count_tool_turn,
+    read_turn,
+    reply_error,
+    write_turn,
+)
+from tercet_text.lm_suites import MOST_TOKENS, TOPIC, dialog_examples, read_suites
+from tercet_text.recipe import TextRecipe
+from tercet_text.tool_dialogs import system_message as tool_system_message
+from tercet_text.tool_file import read_tools
+
+if TYPE_CHECKING:
+    import torch
+
+    from tercet_text.lm_data import PackedData
+
+LINEAR = r".*layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj))"
+MOST_CALLS = 3  # rounds of calls in one turn
+PROBE_TOKENS = 8
+
+
+class CausalLm:
+    """Fine-tunes a chat model on a run's dialogs; with tools, its calls are executed and what it reports is checked."""
+
+    general_metric = GENERAL_ERRORS
+    false_trigger_metric = SPURIOUS
+    rates: tuple[str, ...] = (VALID_CALLS,)
+    settings: Mapping[str, Any] = {}  # nothing outside `train`
+
+    def __init__(self, recipe: Recipe) -> None:
+        section = getattr(recipe.sections.modalities, "text", None)
+        if section is None:
+            raise UsageError(f"{recipe.path}: train.task causal-lm needs dialogs; fill modalities.text")
+        self.recipe = recipe
+        self.section: TextRecipe = section
+        self.has_tools = section.tools is not None and section.tools.dialogs > 0
+        self.defaults = Defaults(base="chat", targets=LINEAR, learning_rate=1e-3, replay=0.0, lora_scale=1.0)
+        # without tools nothing can be executed: there a reply is held against the reference's words
+        self.primary_metric = TASK_FAILURES if self.has_tools else REPLY_ERRORS
+        self.other_metric = REPLY_ERRORS if self.has_tools else ""
+        self.decoding: Mapping[str, Any] = {
+            "search": "greedy",
+            "batch": BATCH_SIZE,
+            "calls": MOST_CALLS,
+            **{name: _version(name) for name in ("torch", "transformers")},
+        }
+        self._form: ChatFormat  # set with the base
+
+    def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
+        """Refuse a base without a chat template, or one whose template can't be trained on."""
+        del run_dir
+        prepare_torchaudio()
+        ChatFormat.of(base.path)
+
+    def load_base(self, path: Path) -> torch.nn.Module:
+        """Load a causal language model in fp32, frozen.
+
+        Raises:
+            ModelError: it can't be loaded, or its logits are more than its output layer gives.
+        """
+        prepare_torchaudio()
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, attn_implementation=register(), use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{path}: can't be loaded as a causal language model: {str(error)[:200]}") from error
+        self._form = ChatFormat.of(path)
+        model = model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        _check_output_layer(model, path)
+        found: torch.nn.Module = model
+        return found
+
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> PackedData:
+        """Turn the training dialogs into packed rows."""
+        from tercet_text.lm_data import prepare
+
+        base = base_of(model)
+        records = (record for record in read_records(run_dir, "text", "train") if not self._is_watched(record))
+        return prepare(
+            self._form, context_of(base.config), base.device, records, self.recipe.sections.train, seed, on_units
+        )
+
+    def validation(self, run_dir: Path) -> list[Example]:
+        """Read the training dialogs that are kept out of training to be watched."""
+        return list(dialog_examples(one for one in read_records(run_dir, "text", "train") if self._is_watched(one)))
+
+    def _is_watched(self, record: Record) -> bool:
+        sections = self.recipe.sections
+        return is_watched(record.id, sections.train.early_stop, sections.seed)
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return cross-entropy over the assistant's tokens; the output layer runs where they are predicted alone."""
+        import torch
+
+        base: Any = base_of(model)
+        hidden_BTD = base.base_model(
+            batch["ids_BT"],
+            attention_mask=batch["mask_B1TT"],
+            position_ids=batch["positions_BT"],
+            use_cache=False,
+            segments=batch["segments"],
+        ).last_hidden_state
+        logits_NV = base.get_output_embeddings()(hidden_BTD.flatten(0, 1)[batch["sources_N"]])
+        return torch.nn.functional.cross_entropy(logits_NV.float(), batch["targets_N"])
+
+    def suites(self, run_dir: Path) -> list[Suite]:
+        """Read the held-out dialogs and general questions."""
+        return read_suites(self.recipe, run_dir)
+
+    def read_input(self, text: str) -> Example:
+        """Take a user's message, with the recipe's own system message, and its tools where it has some."""
+        if not text.strip():
+            raise SourceError("an empty message; write what a user would ask")
+        tools: list[Any] = []
+        definition = None
+        system = system_message(self.section.role)
+        if self.has_tools and self.section.tools is not None:
+            file = read_tools(self.recipe.root / self.section.tools.file)
+            terms = self.recipe.sections.sources.terms
+            names = [term.text for term in read_terms(self.recipe.root / terms)] if terms else []
+            environment = Environment(file.tools, file.seed, names)
+            definition, system = environment.definition, tool_system_message(self.section.role, environment)
+            tools = [tool.function_schema() for tool in environment.tools.values()]
+        messages = [{"role": "user", "content": text}]
+        if self.section.system:
+            messages.insert(0, {"role": "system", "content": system})
+        content = {"messages": messages, "tools": tools, "environment": definition, "most_tokens": MOST_TOKENS}
+        return Example(text, text, "", content)
+
+    def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
+        """Write the assistant's turn; calls are executed in the example's environment, and their results given back."""
+        decoder = Decoder(model, self._form)
+        context = context_of(decoder.model.config)
+        for start in range(0, len(examples), BATCH_SIZE):
+            some = examples[start : start + BATCH_SIZE]
+            yield from self._answer_batch(decoder, context, some)
+            on_units(start + len(some), len(examples))
+
+    def _answer_batch(self, decoder: Decoder, context: int, examples: Sequence[Example]) -> list[str]:
+        turns: list[list[dict[str, Any]]] = [[] for _ in examples]
+        waiting = list(range(len(examples)))
+        for _ in range(MOST_CALLS + 1):
+            prompts: dict[int, list[int]] = {}
+            for at in waiting:
+                content = examples[at].content
+                try:
+                    prompt = self._form.prompt([*content["messages"], *turns[at]], content["tools"])
+                except TemplateFault as error:
+                    turns[at].append(_said(f"(no answer: {error})"))
+                    continue
+                if len(prompt) + content["most_tokens"] > context:
+                    turns[at].append(_said(f"(no answer: {len(prompt)} tokens leave no room in {context})"))
+                    continue
+                prompts[at] = prompt
+            if not prompts:
+                break
+            most = max(examples[at].content["most_tokens"] for at in prompts)
+            said = dict(zip(prompts, decoder.write(list(prompts.values()), most), strict=True))
+            waiting = [at for at in prompts if _go_on(turns[at], said[at], examples[at].content)]
+        return [
+            write_turn(turn) if example.content["tools"] else turn[-1]["content"]
+            for turn, example in zip(turns, examples, strict=True)
+        ]
+
+    def measure(self, example: Example, prediction: str) -> Measured:
+        """Count what an answer's calls, its report and its words lack."""
+        if TOPIC in example.slices:
+            question = Question("", "", tuple(example.reference.split("|")))
+            return Measured({GENERAL_ERRORS: (float(not question.is_answered(prediction)), 1.0)})
+        tools = example.content["tools"]
+        if not tools:
+            return Measured({REPLY_ERRORS: (reply_error(prediction, example.reference), 1.0)})
+        wanted, made = read_turn(example.reference), read_turn(prediction)
+        counts = count_tool_turn(wanted, made, tools)
+        return Measured({**counts, REPLY_ERRORS: (reply_error(made.reply, wanted.reply), 1.0)})
+
+    def export(self, base: Path, adapter: Path, out: Path) -> None:
+        """Write the merged model and its tokenizer as transformers loads them.
+
+        Raises:
+            ModelError: the adapter belongs to another base, or is damaged.
+            StoreError: `out` can't be written.
+        """
+        from tercet.train.loading import load
+
+        wrapped: Any = load(self.load_base(base), adapter)
+        merged = wrapped.merge_and_unload()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            merged.save_pretrained(out)
+            self._form.tokenizer.save_pretrained(out)
+            fsync_folder(out)
+        except OSError as error:
+            raise disk_error(out, error) from error
+
+
+def context_of(config: Any) -> int:
+    """Give the most tokens that a model sees at once; a row's mask knows no sliding window, so that bounds it too."""
+    window = getattr(config, "sliding_window", None)
+    most = int(config.max_position_embeddings)
+    return min(most, int(window)) if window else most
+
+
+def _go_on(turn: list[dict[str, Any]], said: str, content: Mapping[str, Any]) -> bool:
+    """Add what was said to a turn; where it calls tools that can be executed, their results too, and go on."""
+    calls = parse(said) if content["tools"] else []
+    if not calls:
+        turn.append(_said(said))
+        return False
+    turn.append({**_said(before_calls(said)), "tool_calls": [_function(call) for call in calls]})
+    if content["environment"] is None:
+        return False
+    environment = Environment.of(content["environment"])
+    results = (canonical_json(environment.call(call.name, call.arguments)) for call in calls)
+    turn += [{"role": "tool", "content": result} for result in results]
+    return True
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def _function(call: Call) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+
+
+def _check_output_layer(model: Any, path: Path) -> None:
+    """Refuse a model that does more to its logits than its output layer: loss and decoding run trunk and layer."""
+    import torch
+
+    ids_1T = torch.arange(PROBE_TOKENS, device=model.device)[None]
+    with torch.no_grad():
+        hidden = model.base_model(ids_1T, use_cache=False).last_hidden_state
+        ours, its = model.get_output_embeddings()(hidden), model(ids_1T, use_cache=False).logits
+    if not torch.allclose(ours, its, atol=1e-4, rtol=1e-4):
+        raise ModelError(
+            f"{path}: {type(model).__name__} changes its logits after the output layer, which causal-lm can't train; "
+            "name another train.base"
+        )
+
+
+def _version(distribution: str) -> str:
+    """Name what decodes: another version may write another answer, so answers are kept apart by it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"

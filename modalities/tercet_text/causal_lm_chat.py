@@ -1,0 +1,257 @@
+"""Dialogs through a tokenizer's own chat template: which tokens the assistant wrote, and calls read back from text.
+
+A template that writes tools, calls and results in a form that `parse` reads back is used as it is. For any other they
+are folded into plain messages: signatures into the system message, a call as `<tool_call>{...}</tool_call>`, its
+result as a message of the user's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import ModelError
+from tercet.randomness import canonical_json
+from tercet_text.calls import Call, Message
+
+HOW_TO_CALL = 'To use a tool, write <tool_call>{"name": ..., "arguments": {...}}</tool_call> and nothing else.'
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+PROBE = Call("probe_tool", {"probe_key": "probe_value"})
+PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": PROBE.name,
+        "description": "probe_description",
+        "parameters": {"type": "object", "properties": {"probe_key": {"type": "string"}}, "required": ["probe_key"]},
+    },
+}
+Tools = Sequence[Mapping[str, Any]]
+
+
+class TemplateFault(ValueError):
+    """The template can't render a dialog, or renders its beginning otherwise than the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A dialog's tokens, and the places of those that the assistant wrote, with the end of its turns."""
+
+    ids: tuple[int, ...]
+    counted: tuple[int, ...]
+
+
+class ChatFormat:
+    """One tokenizer's chat format. `ends` are the tokens that end a turn."""
+
+    def __init__(self, tokenizer: Any, ends: set[int]) -> None:
+        self.tokenizer, self.ends = tokenizer, ends
+        self.knows_tools = True  # as long as it is asked whether it does
+        self.knows_system = "probe_system" in self._try([{"role": "system", "content": "probe_system"}, _said("user")])
+        self.knows_tools = self._has_tools()
+
+    @classmethod
+    def of(cls, path: Path) -> ChatFormat:
+        """Read the tokenizer in a model's folder.
+
+        Raises:
+            ModelError: there is none, it has no chat template, or the template ends no turn.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{path}: no tokenizer that can be read: {str(error)[:200]}") from error
+        if not tokenizer.chat_template:
+            raise ModelError(f"{path}: has no chat template; name an instruction-tuned model in train.base")
+        found = cls(tokenizer, _ends(tokenizer, path))
+        try:
+            probe = found.tokens([_said("user"), _said("assistant")])
+        except TemplateFault as error:
+            raise ModelError(f"{path}: its chat template can't be trained on: {error}") from error
+        if not probe.counted or probe.ids[probe.counted[-1]] not in found.ends:
+            raise ModelError(f"{path}: its chat template ends no assistant's turn by a token that ends an answer")
+        return found
+
+    def tokens(self, messages: Sequence[Message], tools: Tools = ()) -> Tokens:
+        """Turn a dialog into tokens, those of the plain template, and find what the assistant wrote.
+
+        Raises:
+            TemplateFault: the template can't render it.
+        """
+        folded = self.fold(messages, tools)
+        if "{% generation %}" in self.tokenizer.chat_template:
+            return self._marked(folded, tools)
+        text = self._render(folded, tools)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        counted: list[int] = []
+        for start, end in self._spans(folded, tools, text):
+            places = [at for at, (a, b) in enumerate(encoded["offset_mapping"]) if at and a < end and b > start]
+            ending = [at for at in places if encoded["input_ids"][at] in self.ends]
+            counted += [at for at in places if not ending or at <= ending[-1]]
+        return Tokens(tuple(encoded["input_ids"]), tuple(counted))
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
+        """Give the tokens that the assistant's next turn follows."""
+        text = self._render(self.fold(messages, tools), tools, prompt=True)
+        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def fold(self, messages: Sequence[Message], tools: Tools = ()) -> list[dict[str, Any]]:
+        """Write messages so that the template can hold them; as they are where it can."""
+        folded: list[dict[str, Any]] = [dict(message) for message in messages]
+        if not self.knows_tools:
+            folded = _fold_calls(folded)
+            if tools:
+                folded = _fold_tools(folded, tools)
+        if not self.knows_system and folded and folded[0]["role"] == "system":
+            system = folded.pop(0)
+            if not folded or folded[0]["role"] != "user":
+                raise TemplateFault("its system message isn't followed by the user's")
+            folded[0] = {**folded[0], "content": f"{system['content']}\n\n{folded[0]['content']}"}
+        return folded
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Decode what a model wrote, up to the end of its turn."""
+        end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
+        text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=not self.knows_tools)
+        return text.strip()
+
+    def _spans(self, messages: Sequence[Message], tools: Tools, text: str) -> list[tuple[int, int]]:
+        spans = []
+        for at, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:at], tools, prompt=True)
+            after = self._render(messages[: at + 1], tools)
+            if not text.startswith(after) or not after.startswith(before):
+                raise TemplateFault("it renders the beginning of a dialog otherwise than the whole")
+            spans.append((len(before), len(after)))
+        return spans
+
+    def _marked(self, messages: Sequence[Message], tools: Tools) -> Tokens:
+        """Let the template say itself what the assistant wrote."""
+        given = self.tokenizer.apply_chat_template(
+            messages, tools=self._given(tools), return_dict=True, return_assistant_tokens_mask=True
+        )
+        counted = tuple(at for at, mark in enumerate(given["assistant_masks"]) if mark and at)
+        return Tokens(tuple(given["input_ids"]), counted)
+
+    def _render(self, messages: Sequence[Message], tools: Tools, *, prompt: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(messages), tools=self._given(tools), tokenize=False, add_generation_prompt=prompt
+            )
+        except (TemplateError, TypeError, KeyError) as error:
+            raise TemplateFault(str(error)[:200]) from error
+        return text
+
+    def _given(self, tools: Tools) -> list[Any] | None:
+        return [dict(tool) for tool in tools] if tools and self.knows_tools else None
+
+    def _try(self, messages: Sequence[Message], tools: Tools = ()) -> str:
+        try:
+            return self._render(messages, tools)
+        except TemplateFault:
+            return ""
+
+    def _has_tools(self) -> bool:
+        """Say whether the template shows tools and results, and writes calls as `parse` reads them."""
+        call = {"type": "function", "function": {"name": PROBE.name, "arguments": dict(PROBE.arguments)}}
+        asked: list[Message] = [_said("user"), {"role": "assistant", "content": "", "tool_calls": [call]}]
+        ended = [{"role": "tool", "name": PROBE.name, "content": "probe_result"}, _said("assistant")]
+        text = self._try([*asked, *ended], [PROBE_TOOL])
+        written = self._try(asked)
+        return "probe_description" in text and "probe_result" in text and parse(written) == [PROBE]
+
+
+def parse(text: str) -> list[Call] | None:
+    """Read the calls in a decoded answer: none where it makes none, None where it makes one that can't be read."""
+    if OPEN not in text:
+        return []
+    calls = []
+    for part in text.split(OPEN)[1:]:
+        try:
+            value = json.loads(part.split(CLOSE)[0])
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            return None
+        if not isinstance(value.get("arguments"), dict):
+            return None
+        calls.append(Call(value["name"], value["arguments"]))
+    return calls
+
+
+def before_calls(text: str) -> str:
+    """Give what an answer says before its calls."""
+    return text.split(OPEN, maxsplit=1)[0].strip()
+
+
+def write_call(call: Call) -> str:
+    """Write a call as text."""
+    return f'{OPEN}{{"name": {json.dumps(call.name)}, "arguments": {_json(call.arguments)}}}{CLOSE}'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _said(role: str) -> dict[str, str]:
+    return {"role": role, "content": f"probe_{role}"}
+
+
+def _ends(tokenizer: Any, path: Path) -> set[int]:
+    """Collect the tokens that end an answer: the tokenizer's, and those of the model's own settings."""
+    named: list[Any] = [tokenizer.eos_token_id]
+    for name in ("generation_config.json", "config.json"):
+        try:
+            found = json.loads((path / name).read_bytes()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        named += found if isinstance(found, list) else [found]
+    return {token for token in named if isinstance(token, int)}
+
+
+def _fold_calls(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Write calls as text, and the results that follow one another as one message of the user's."""
+    folded: list[dict[str, Any]] = []
+    previous = ""
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "tool":
+            result = f"<tool_response>{content}</tool_response>"
+            if previous == "tool":
+                folded[-1]["content"] += f"\n{result}"
+            else:
+                folded.append({"role": "user", "content": result})
+        else:
+            calls = [
+                write_call(Call(one["function"]["name"], one["function"]["arguments"]))
+                for one in message.get("tool_calls") or ()
+            ]
+            folded.append({"role": role, "content": "\n".join([content, *calls] if content else calls or [""])})
+        previous = role
+    return folded
+
+
+def _fold_tools(messages: list[dict[str, Any]], tools: Tools) -> list[dict[str, Any]]:
+    """Say in the system message which tools there are, unless it does, and how to call one."""
+    system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
+    functions = [tool.get("function", tool) for tool in tools]
+    lines = [system] if system else []
+    if any(f"{one['name']}(" not in system for one in functions):
+        lines += ["Tools:", *(_signature(one) for one in functions)]
+    return [{"role": "system", "content": "\n".join([*lines, HOW_TO_CALL])}, *messages]
+
+
+def _signature(function: Mapping[str, Any]) -> str:
+    """Describe a function in one line."""
+    parameters = (function.get("parameters") or {}).get("properties") or {}
+    said = ", ".join(f"{name}: {canonical_json(schema)}" for name, schema in parameters.items())
+    return f"{function['name']}({said}): {function.get('description', '')}"

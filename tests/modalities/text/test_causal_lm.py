@@ -1,0 +1,295 @@
+"""The task `causal-lm`: packed rows are the dialogs they hold, answers are decoded turns, bad input is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tercet.compat import prepare_torchaudio
+from tercet.errors import ModelError, NothingSurvived, SourceError, UsageError
+from tercet.models import resolve
+from tercet.models.reference import ResolvedModel
+from tercet.recipe import Adapter, Train, load_recipe
+from tercet.records import Record
+from tercet.train.adapters import attach, save
+from tercet.train.task import ChecksBase, Example, Validates
+from tercet_text import lm_data
+from tercet_text.calls import Call
+from tercet_text.causal_lm import CausalLm
+from tercet_text.causal_lm_chat import ChatFormat, write_call
+from tercet_text.causal_lm_decoding import Decoder
+from tercet_text.causal_lm_packing import Layout, batch
+from tercet_text.dialog import message
+from tercet_text.environment import Domain, Environment, Tool
+
+TOOL = Tool(name="price", description="price of packs", parameters={"packs": Domain(integer=(1, 9))},
+            returns={"total": Domain(price=(1.0, 9.0))})  # fmt: skip
+ENVIRONMENT = Environment([TOOL], 1)
+TOOLS = [TOOL.function_schema()]
+RECIPE = """
+version: 1
+name: tiny
+sources: {terms: terms.txt}
+modalities:
+  text: {dialogs: 3}
+train: {task: causal-lm}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with SmolLM2's tokenizer, as a user's base would lie there."""
+    prepare_torchaudio()
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve("auto", "chat").path)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, bos_token_id=1,
+        initializer_range=0.3, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny")
+    LlamaForCausalLM(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> CausalLm:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "terms.txt").write_text("metformin\nwarfarin\n")
+    return CausalLm(load_recipe(tmp_path / "recipe.yaml"))
+
+
+def record(name: str, *said: str, system: str = "You help.", tools: str = "[]") -> Record:
+    roles = ("user", "assistant")
+    messages = [message("system", system), *(message(roles[at % 2], text) for at, text in enumerate(said))]
+    payload = {
+        "messages": messages, "citations": [], "tools": tools, "intent": "i", "persona": "p", "mood": "m",
+        "edge_case": "",
+    }  # fmt: skip
+    return Record(name, "i", "text", "train", payload, {"parameters": {}}, ())
+
+
+DIALOGS = [
+    record("one", "Hi there.", "Hello! How can I help?", "Two packs?", "They cost 4.50 pounds."),
+    record("two", "What is open?", "Mill Street, until noon."),
+    record("three", "Hi.", "Yes?", system="Another beginning, a longer one."),
+    record("four", "Is it far?", "No, not at all; it is around the corner."),
+]
+
+
+def prepared(model: Any, form: ChatFormat, records: list[Record], context: int = 512) -> lm_data.PackedData:
+    train = Train(task="causal-lm")
+    return lm_data.prepare(form, context, model.device, records, train, 1, lambda *_: None)
+
+
+def logits_apart(model: Any, data: lm_data.PackedData) -> dict[tuple[str, int], torch.Tensor]:
+    """Compute each label's logits with each dialog alone, by transformers' plain forward."""
+    found = {}
+    for dialog in data.dialogs:
+        logits = model(torch.tensor([dialog.tokens.ids])).logits[0]
+        found |= {(dialog.record, place): logits[place - 1] for place in dialog.tokens.counted}
+    return found
+
+
+def logits_packed(model: Any, data: lm_data.PackedData, **changed: Any) -> dict[tuple[str, int], torch.Tensor]:
+    """Compute each label's logits in its packed row."""
+    found: dict[tuple[str, int], torch.Tensor] = {}
+    for pack in data.packs:
+        tensors = batch([Layout(pack, data.dialogs)], model.device) | changed
+        hidden = model.base_model(
+            tensors["ids_BT"], attention_mask=tensors["mask_B1TT"], position_ids=tensors["positions_BT"],
+            use_cache=False, segments=tensors["segments"],
+        ).last_hidden_state  # fmt: skip
+        logits = model.lm_head(hidden[0][tensors["sources_N"]])
+        names = [(data.dialogs[at].record, place) for at in pack.dialogs for place in data.dialogs[at].tokens.counted]
+        found |= dict(zip(names, logits, strict=True))
+    return found
+
+
+def farthest(one: dict[Any, torch.Tensor], other: dict[Any, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
+
+
+def test_a_packed_row_gives_what_each_dialog_gives_alone(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    data = prepared(model, task._form, DIALOGS)
+    assert len(data.rows) == 1  # all four together, three of them behind one head
+    assert data.describe()["tokens"] < data.describe()["tokens_apart"]
+    with torch.no_grad():
+        apart = logits_apart(model, data)
+        assert farthest(apart, logits_packed(model, data)) < 1e-4
+        assert farthest(apart, logits_packed(model, data, segments=None)) < 1e-4  # by the mask, as on a GPU
+        # a plain causal mask lets dialogs see one another: the check above can fail
+        assert farthest(apart, logits_packed(model, data, segments=None, mask_B1TT=None)) > 1e-2
+
+
+def test_padding_changes_no_loss_and_a_loss_is_the_mean_over_labels(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    lm = [prepared(model, task._form, [one]) for one in DIALOGS[:2]]
+    with torch.no_grad():
+        losses = [float(task.loss(model, data.collate([0], []))) for data in lm]
+        layouts = [Layout(data.packs[0], data.dialogs) for data in lm]
+        both = float(task.loss(model, batch(layouts, model.device)))
+        masked = float(task.loss(model, batch(layouts, model.device) | {"segments": None}))
+    units = [data.rows[0].units for data in lm]
+    expected = sum(loss * count for loss, count in zip(losses, units, strict=True)) / sum(units)
+    assert both == pytest.approx(expected, rel=1e-5)
+    assert masked == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_gradient_goes_through_an_adapter_and_equals_that_of_dialogs_alone(task: CausalLm, folder: Path) -> None:
+    base: Any = task.load_base(folder)
+    torch.manual_seed(1)
+    model: Any = attach(base, Adapter(rank=2, dropout=0.0), task.defaults.targets)
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert parameters
+    for value in parameters.values():
+        torch.nn.init.normal_(value, std=0.1)
+    data = prepared(base, task._form, DIALOGS)
+    task.loss(model, data.collate([0], [])).backward()
+    packed = {name: value.grad.clone() for name, value in parameters.items()}
+    model.zero_grad()
+    alone = [prepared(base, task._form, [one]) for one in DIALOGS]
+    total = data.rows[0].units
+    for one in alone:
+        (task.loss(model, one.collate([0], [])) * one.rows[0].units / total).backward()
+    for name, value in parameters.items():
+        torch.testing.assert_close(packed[name], value.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_dialogs_over_the_context_are_left_out_and_counted(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    long = record("long", "word " * 600, "Yes.")
+    data = prepared(model, task._form, [*DIALOGS, long])
+    assert data.describe()["left_out"] == {"over_context": 1}
+    assert data.describe()["dialogs"] == 4
+    with pytest.raises(NothingSurvived, match=r"none of 1 dialogs can be trained on \(1 over_context\); .* 512 tokens"):
+        prepared(model, task._form, [long])
+
+
+def test_an_empty_data_set_is_an_error(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    with pytest.raises(NothingSurvived, match="no accepted dialog to train on"):
+        prepared(model, task._form, [])
+
+
+def test_every_dialog_is_in_exactly_one_row_within_its_size(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    many = [record(f"{at}", "word " * (at % 40 + 1), "fine " * (at % 23 + 1)) for at in range(120)]
+    data = lm_data.prepare(task._form, 512, model.device, many, Train(task="causal-lm", budget=200), 1, lambda *_: None)
+    assert sorted(name for row in data.rows for name in row.records) == sorted(one.id for one in many)
+    assert all(row.size <= 200 for row in data.rows)
+    for row, packed in zip(data.rows, data.packs, strict=True):
+        layout = Layout(packed, data.dialogs)
+        assert (len(layout.ids), len(layout.targets)) == (row.size, row.units)
+    assert sum(row.size for row in data.rows) > 0.9 * 200 * len(data.rows)
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(task: CausalLm, folder: Path) -> None:
+    decoder = Decoder(task.load_base(folder), task._form)
+    prompts = [task._form.prompt([{"role": "user", "content": text}]) for text in ("Hi.", "Is it far from here?", "No")]
+    together = decoder.write(prompts, 8)
+    assert together == [decoder.write([prompt], 8)[0] for prompt in prompts]
+    model = decoder.model
+    for prompt, text in zip(prompts, together, strict=True):  # transformers' own greedy search agrees
+        given = torch.tensor([prompt])
+        written = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=8, do_sample=False)
+        assert task._form.read(written[0, len(prompt) :].tolist()) == text
+
+
+class Script:
+    """Answers as it is told, in place of a decoder."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.prompts = list(answers), []
+
+    def write(self, prompts: list[list[int]], most: int) -> list[str]:  # noqa: ARG002 - as a decoder is called
+        self.prompts += prompts
+        return [self.answers.pop(0) for _ in prompts]
+
+
+def tool_example(text: str = "How much are 3 packs?") -> Example:
+    content = {
+        "messages": [{"role": "user", "content": text}], "tools": TOOLS, "environment": ENVIRONMENT.definition,
+        "most_tokens": 32,
+    }  # fmt: skip
+    return Example("1", text, "[]", content)
+
+
+def test_a_decoded_call_is_executed_and_its_result_given_back(task: CausalLm, folder: Path) -> None:
+    task.load_base(folder)
+    total = ENVIRONMENT.call("price", {"packs": 3})["total"]
+    script: Any = Script(write_call(Call("price", {"packs": 3})), f"That is {total} pounds.")
+    (text,) = task._answer_batch(script, 512, [tool_example()])
+    turn = json.loads(text)
+    assert [one["role"] for one in turn] == ["assistant", "tool", "assistant"]
+    assert turn[0]["tool_calls"][0]["function"] == {"name": "price", "arguments": {"packs": 3}}
+    assert json.loads(turn[1]["content"]) == {"total": total}
+    assert f'"total":"{total}"' in task._form.tokenizer.decode(script.prompts[1])
+
+
+def test_an_answer_that_only_calls_comes_to_an_end(task: CausalLm, folder: Path) -> None:
+    task.load_base(folder)
+    call = write_call(Call("price", {"packs": 3}))
+    script: Any = Script(*[call] * 9)
+    (text,) = task._answer_batch(script, 512, [tool_example()])
+    assert len(script.answers) == 5  # three rounds of calls, and one that should have reported
+    assert json.loads(text)[-1]["role"] == "tool"
+
+
+def test_a_prompt_without_room_is_said_and_not_cut(task: CausalLm, folder: Path) -> None:
+    task.load_base(folder)
+    (text,) = task._answer_batch(Script(), 20, [tool_example()])  # type: ignore[arg-type]
+    assert "leave no room in 20" in text
+
+
+def test_a_base_without_a_chat_template_is_refused(task: CausalLm, folder: Path, tmp_path: Path) -> None:
+    assert isinstance(task, ChecksBase)
+    assert isinstance(task, Validates)
+    copy = tmp_path / "bare"
+    copy.mkdir()
+    for path in folder.iterdir():
+        if path.name != "chat_template.jinja":
+            (copy / path.name).symlink_to(path)
+    base = ResolvedModel("path:bare", copy, "", "", "", "")
+    with pytest.raises(ModelError, match="no chat template; name an instruction-tuned model"):
+        task.check_base(base, tmp_path)
+    task.check_base(ResolvedModel("path:tiny", folder, "", "", "", ""), tmp_path)
+
+
+def test_what_a_user_types_becomes_a_message(task: CausalLm) -> None:
+    messages = task.read_input("Where is it?").content["messages"]
+    assert [one["role"] for one in messages] == ["system", "user"]
+    with pytest.raises(SourceError, match="empty message"):
+        task.read_input("  ")
+
+
+def test_a_recipe_without_dialogs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("version: 1\nname: none\nmodalities: {}\ntrain: {task: causal-lm}\n")
+    with pytest.raises(UsageError, match="needs dialogs; fill modalities.text"):
+        CausalLm(load_recipe(tmp_path / "recipe.yaml"))
+
+
+def test_the_exported_model_answers_as_the_adapter_does(task: CausalLm, folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(1)
+    model: Any = attach(task.load_base(folder), Adapter(rank=2, dropout=0.0), task.defaults.targets)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.normal_(std=0.2)
+    save(model, tmp_path / "adapter", {"base": "path:tiny", "base_digest": "d"})
+    task.export(folder, tmp_path / "adapter", tmp_path / "out")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "out")("Where is my order?")["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, model.eval()(ids).logits, atol=1e-3, rtol=1e-3)

@@ -1,0 +1,175 @@
+"""Dialogs through a chat template: the plain template's tokens, and exactly the assistant's words counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.compat import prepare_torchaudio
+from tercet.models import resolve
+from tercet_text.calls import Call, chat_messages
+from tercet_text.causal_lm_chat import HOW_TO_CALL, ChatFormat, TemplateFault, parse, write_call
+from tercet_text.dialog import message
+
+CALL = Call("price", {"packs": 3, "medicine": "folic acid"})
+TOOL = {
+    "type": "function",
+    "function": {"name": "price", "description": "price of packs", "parameters": {"type": "object", "properties": {}}},
+}
+DIALOG = chat_messages(
+    [
+        message("system", "You help."),
+        message("user", "How much are 3 packs?"),
+        message("assistant", "", [CALL]),
+        message("tool", '{"total":"4.50"}'),
+        message("assistant", "That is 4.50 pounds."),
+        message("user", "Thanks é 漢字 🙂"),
+        message("assistant", "My pleasure 🙂!"),
+    ]
+)
+END = "<|im_end|>"
+NATIVE = (
+    "{% for tool in tools or [] %}T:{{ tool | tojson }}\n{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LAST_ALONE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else 'gone' }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    prepare_torchaudio()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolve("auto", "chat").path)
+
+
+def form_of(tokenizer: Any, template: str = "") -> ChatFormat:
+    tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    if template:
+        tokenizer.chat_template = template
+    return ChatFormat(tokenizer, {tokenizer.eos_token_id})
+
+
+def counted_text(form: ChatFormat, messages: list[dict[str, Any]], tools: list[Any]) -> str:
+    tokens = form.tokens(messages, tools)
+    return form.tokenizer.decode([tokens.ids[at] for at in tokens.counted])
+
+
+@pytest.mark.parametrize("template", ["", NATIVE, NO_SYSTEM])
+def test_the_counted_tokens_are_the_assistants_words_and_ends(tokenizer: Any, template: str) -> None:
+    form = form_of(tokenizer, template)
+    call = write_call(CALL) if not form.knows_tools else counted_call(form)
+    expected = [call, "That is 4.50 pounds.", "My pleasure 🙂!"]
+    assert counted_text(form, DIALOG, [TOOL]) == "".join(text + END for text in expected)
+
+
+def counted_call(form: ChatFormat) -> str:
+    function = DIALOG[2]["tool_calls"][0]["function"]
+    rendered = form.tokenizer.apply_chat_template(DIALOG[:3], tokenize=False)
+    return (
+        rendered[rendered.index("<tool_call>") : rendered.rindex("</tool_call>") + len("</tool_call>")]
+        if function
+        else ""
+    )
+
+
+def test_a_template_that_marks_the_assistant_is_believed(tokenizer: Any) -> None:
+    form = form_of(tokenizer, MARKED)
+    expected = [write_call(CALL), "That is 4.50 pounds.", "My pleasure 🙂!"]
+    assert counted_text(form, DIALOG, [TOOL]) == "".join(text + END for text in expected)
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(said=st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4))
+def test_any_dialog_has_the_plain_templates_tokens(tokenizer: Any, said: list[tuple[str, str]]) -> None:
+    form = ChatFormat(tokenizer, {tokenizer.eos_token_id})
+    messages = [
+        {"role": role, "content": text} for pair in said for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    tokens = form.tokens(messages)
+    assert list(tokens.ids) == list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+    counted = tokenizer.decode([tokens.ids[at] for at in tokens.counted])
+    assert counted == tokenizer.decode(
+        [token for _, text in said for token in tokenizer(text + END, add_special_tokens=False)["input_ids"]]
+    )
+
+
+def test_a_prompt_and_its_answer_are_the_beginning_of_the_dialog(tokenizer: Any) -> None:
+    form = form_of(tokenizer)
+    whole = form.tokens(DIALOG, [TOOL]).ids
+    for at in (2, 4, 6):
+        prompt = form.prompt(DIALOG[:at], [TOOL])
+        assert list(whole[: len(prompt)]) == prompt
+
+
+def test_what_the_template_knows_is_found_by_trying_it(tokenizer: Any) -> None:
+    plain, native, bare = (form_of(tokenizer, template) for template in ("", NATIVE, NO_SYSTEM))
+    assert (plain.knows_tools, native.knows_tools, bare.knows_tools) == (False, True, False)
+    assert (plain.knows_system, native.knows_system, bare.knows_system) == (True, True, False)
+    assert native.fold(DIALOG, [TOOL]) == DIALOG
+    folded = plain.fold(DIALOG, [TOOL])
+    assert {one["role"] for one in folded} == {"system", "user", "assistant"}
+    assert folded[0]["content"] == f"You help.\nTools:\nprice(): price of packs\n{HOW_TO_CALL}"
+    assert folded[3] == {"role": "user", "content": '<tool_response>{"total":"4.50"}</tool_response>'}
+    first = bare.fold(DIALOG, [TOOL])[0]
+    assert first["role"] == "user"
+    assert first["content"].endswith("How much are 3 packs?")
+
+
+def test_tools_that_the_system_message_names_are_not_named_again(tokenizer: Any) -> None:
+    messages = [{"role": "system", "content": "Tools:\nprice(packs: 1-9): price"}, {"role": "user", "content": "Hi"}]
+    assert form_of(tokenizer).fold(messages, [TOOL])[0]["content"] == f"{messages[0]['content']}\n{HOW_TO_CALL}"
+
+
+def test_a_template_that_rewrites_the_past_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(TemplateFault, match="otherwise than the whole"):
+        form_of(tokenizer, LAST_ALONE).tokens(DIALOG[:5])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Call,
+            st.text(st.characters(exclude_characters="<>"), max_size=9),
+            st.dictionaries(st.text(max_size=5), st.integers() | st.text(st.characters(exclude_characters="<>"))),
+        ),
+        max_size=3,
+    )
+)
+def test_written_calls_are_read_back(calls: list[Call]) -> None:
+    assert parse("Let me see. " + "\n".join(write_call(call) for call in calls)) == calls
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<tool_call>{", "<tool_call>[1]</tool_call>", '<tool_call>{"name": 3, "arguments": {}}</tool_call>',
+     '<tool_call>{"name": "price"}</tool_call>', "<tool_call>" + "[" * 100_000],
+)  # fmt: skip
+def test_a_call_that_cannot_be_read_is_none(text: str) -> None:
+    assert parse(text) is None
+
+
+def test_text_without_a_call_makes_none() -> None:
+    assert parse(json.dumps({"name": "price", "arguments": {}})) == []

@@ -1,0 +1,150 @@
+"""How turns and general answers are judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tercet.errors import SourceError
+from tercet.records import Record
+from tercet_text.calls import Call, pack_calls
+from tercet_text.dialog import message
+from tercet_text.general import Question, judging, normal, questions, read_own, tuning
+from tercet_text.lm_metrics import (
+    CALL_ERRORS,
+    SPURIOUS,
+    TASK_FAILURES,
+    VALID_CALLS,
+    count_tool_turn,
+    facts,
+    holds,
+    read_turn,
+    reply_error,
+    write_turn,
+)  # fmt: skip
+from tercet_text.lm_suites import dialog_examples
+
+PACKS = {"type": "integer", "minimum": 1, "maximum": 9}
+TOOLS = [{"function": {"name": "price", "parameters": {"properties": {"packs": PACKS}, "required": ["packs"]}}}]
+
+
+def said(text: str) -> dict[str, object]:
+    return {"role": "assistant", "content": text}
+
+
+def called(packs: object, total: str = "4.50", reply: str = "That is 4.50 pounds.") -> str:
+    function = {"name": "price", "arguments": {"packs": packs}}
+    call = {**said(""), "tool_calls": [{"type": "function", "function": function}]}
+    return write_turn([call, {"role": "tool", "content": f'{{"total":"{total}"}}'}, said(reply)])
+
+
+WANTED = called(3)
+
+
+@pytest.mark.parametrize(
+    ("made", "failures", "call_errors", "valid"),
+    [
+        (WANTED, 0, 0, 1),
+        (called(3, reply="4.50!"), 0, 0, 1),
+        (called(3, reply="That is 14.50 pounds."), 1, 0, 1),  # another fact
+        (called(3, reply=""), 1, 0, 1),
+        (called(4), 1, 1, 1),
+        (called("3"), 1, 1, 0),  # breaks the schema
+        (write_turn([said("It is 4.50.")]), 1, 1, 0),  # guessed, not looked up
+        (write_turn([said("<tool_call>{")]), 1, 1, 0),
+        ("no JSON", 1, 1, 0),
+    ],
+)
+def test_a_turn_with_a_wanted_call(made: str, failures: int, call_errors: int, valid: int) -> None:
+    counts = count_tool_turn(read_turn(WANTED), read_turn(made), TOOLS)
+    assert counts == {TASK_FAILURES: (failures, 1), CALL_ERRORS: (call_errors, 1), VALID_CALLS: (valid, 1)}
+
+
+@pytest.mark.parametrize(
+    ("made", "failures", "spurious"),
+    [
+        (write_turn([said("How many packs?")]), 0, 0),
+        (write_turn([said("")]), 1, 0),
+        (WANTED, 1, 1),
+        (write_turn([said("<tool_call>price")]), 1, 1),
+    ],
+)
+def test_a_turn_without_a_wanted_call(made: str, failures: int, spurious: int) -> None:
+    counts = count_tool_turn(read_turn(write_turn([said("Which?")])), read_turn(made), TOOLS)
+    assert counts == {TASK_FAILURES: (failures, 1), SPURIOUS: (spurious, 1)}
+
+
+def test_a_turn_that_ends_with_a_result_has_no_reply() -> None:
+    assert read_turn(write_turn([{**said(""), "tool_calls": []}, {"role": "tool", "content": "{}"}])).reply == ""
+
+
+def test_only_what_the_reference_reports_must_be_reported() -> None:
+    turn = read_turn(called(3, total="4.50"))
+    assert facts(turn) == ["4.50"]
+    assert facts(read_turn(called(3, total="9.99"))) == []
+
+
+def test_a_fact_inside_a_longer_number_is_not_held() -> None:
+    assert holds("There are 7 packs", "7")
+    assert holds("It costs 4.50.", "4.50")
+    assert not holds("There are 17 packs", "7")
+    assert not holds("It costs 7.50", "7")
+    assert not holds("It costs 3.7", "7")
+
+
+def test_the_error_of_a_reply_is_zero_for_the_same_words_and_one_for_none() -> None:
+    assert reply_error("Yes, at noon!", "yes at noon") == 0
+    assert reply_error("", "yes") == 1
+    assert reply_error("yes no", "yes") == pytest.approx(1 / 3)
+
+
+def test_a_dialog_is_cut_at_each_message_of_the_user() -> None:
+    payload = {
+        "messages": [
+            message("system", "You help."), message("user", "How much are Packs of RX-1?"),
+            message("assistant", "How many?"), message("user", "Order RX-1, 3 packs."),
+            {**message("assistant", ""), "tool_calls": pack_calls([Call("price", {"packs": 3, "order": "RX-1"})])},
+            message("tool", '{"total":"4.50"}'), message("assistant", "4.50"),
+        ],
+        "tools": "[{}]", "intent": "price", "edge_case": "missing", "persona": "",
+    }  # fmt: skip
+    record = Record("r", "i", "text", "held_out", payload, {"parameters": {"environment": {"seed": 1}}}, ())
+    first, second = dialog_examples([record])
+    assert [len(one.content["messages"]) for one in (first, second)] == [2, 4]
+    assert first.content["environment"] == {"seed": 1}
+    assert read_turn(first.reference).calls == ()
+    assert read_turn(second.reference).calls == (Call("price", {"packs": 3, "order": "RX-1"}),)
+    assert second.source == "order <order>, <packs> packs."
+    assert first.slices == {"about": "price", "kind": "missing"}
+
+
+def test_the_two_halves_of_the_general_questions_share_none() -> None:
+    judged, other = ({one.text for one in half} for half in (judging(), tuning()))
+    assert not judged & other
+    assert judged | other == {one.text for one in questions()}
+    assert min(len(judging()), len(tuning())) >= 140
+    assert len({one.text for one in judging()}) == len(judging())
+
+
+def test_no_question_holds_its_own_answer() -> None:
+    choice = [one for one in questions() if one.topic != "kinds" and one.is_answered(one.text)]
+    assert [one.text for one in choice] == []
+
+
+def test_an_answer_is_a_whole_word_whatever_its_case() -> None:
+    question = Question("", "", ("four", "1,000"))
+    assert question.is_answered("It's FOUR.")
+    assert question.is_answered("1,000 grams")
+    assert question.is_answered("1000 grams")
+    assert not question.is_answered("fourteen, or 10,000")
+    assert normal("Dr. O'Neil, 1,000!") == "dr o neil 1000"
+
+
+def test_a_row_of_a_users_questions_without_an_answer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "Who?", "answer": "me|I"}\n{"question": "What?"}\n')
+    with pytest.raises(SourceError, match=r"own.jsonl: row 2: give `question` and `answer`"):
+        read_own(path)
+    path.write_text('{"question": "Who?", "answer": "me|I"}\n')
+    assert read_own(path) == [Question("your questions", "Who?", ("me", "I"))]
