@@ -1,0 +1,58 @@
+"""The frozen sets of questions about pictures: held-out combinations, the same without sight, and general scenes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tercet.records import Record
+from tercet.store.shards import read_records
+from tercet.train.task import Example, Suite
+from tercet_image.general_scenes import MEASURED, general_payloads
+from tercet_image.plan import HELD_OUT
+from tercet_image.recipe import ImageRecipe
+from tercet_image.vl_reader import open_picture
+
+BLIND = "blind"
+GENERAL = "general"
+NUM_GENERAL = 300  # pictures
+ATTRIBUTE = "question"
+
+
+def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
+    """Read the run's held-out pictures and draw the general ones."""
+    held_out = list(record_examples(read_records(run_dir, "image", HELD_OUT)))
+    general = (payload_examples(key, payload) for key, payload in general_payloads(section, MEASURED, NUM_GENERAL))
+    return [
+        Suite(HELD_OUT, "primary", "questions about pictures of pairs never trained on", held_out),
+        Suite(BLIND, "other", "the same questions about a black picture", [blinded(one) for one in held_out]),
+        Suite(
+            GENERAL, "general", "questions about scenes in the default palette", [x for some in general for x in some]
+        ),
+    ]
+
+
+def record_examples(records: Iterable[Record]) -> Iterator[Example]:
+    """Turn records into examples, one per question."""
+    for record in records:
+        yield from payload_examples(record.id, record.payload)
+
+
+def payload_examples(name: str, payload: Mapping[str, Any]) -> Iterator[Example]:
+    """Turn one picture's questions into examples, whose source is the picture."""
+    for number, one in enumerate(payload["questions"] or ()):
+        content = {"picture": payload["image"], "question": one["question"]}
+        yield Example(f"{name}/{number}", name, one["answer"], content, {ATTRIBUTE: one["attribute"] or "other"})
+
+
+def blinded(example: Example) -> Example:
+    """Ask the same about a black picture of the same size."""
+    size = open_picture(example.content["picture"], example.id).size
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "PNG")
+    content = {**example.content, "picture": file.getvalue()}
+    return Example(f"{example.id}/{BLIND}", example.source, example.reference, content, example.slices)
