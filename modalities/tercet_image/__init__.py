@@ -15,6 +15,10 @@ modality = Modality(
     },
     gates={"blank": "tercet_image.gates:Blank"},
     corpus_gates={"near_duplicates": "tercet_image.gates:NearDuplicates"},
+    tasks={
+        "vision-language": "tercet_image.vision_language:VisionLanguage",
+        "text-to-image": "tercet_image.text_to_image:TextToImage",
+    },
     show="tercet_image.show:show",
     checks="tercet_image.checks:checks",
 )

@@ -152,6 +152,19 @@ class Diffusion(Section):
         return model
 
 
+class PictureTraining(Section):
+    """How pictures are trained on and painted; changes no record."""
+
+    describe: bool = Field(
+        default=False,
+        description="vision-language: learn captions too; a picture without questions always gives its own",
+    )
+    min_snr_gamma: float = Field(5.0, gt=0, description="text-to-image: bounds a step's weight (arXiv:2303.09556)")
+    caption_dropout: float = Field(0.1, ge=0, lt=1, description="text-to-image: share trained without a caption")
+    steps: int = Field(20, ge=1, le=1000, description="text-to-image: of a picture painted to be judged")
+    guidance: float = Field(3.0, ge=0, le=100, description="text-to-image: of a picture painted to be judged")
+
+
 class ImageRecipe(Section):
     """Pictures with captions and questions: drawn exactly, by a diffusion model, or the user's own."""
 
@@ -166,6 +179,7 @@ class ImageRecipe(Section):
     )
     max_example_side: int = Field(2048, ge=64, le=8192, description="pixels; a larger one of your own pictures fails")
     gates: ImageGates = ImageGates()
+    training: PictureTraining = PictureTraining()
 
     @model_validator(mode="after")
     def _can_hold_pairs_out(self) -> ImageRecipe:

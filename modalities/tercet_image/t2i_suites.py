@@ -1,0 +1,50 @@
+"""The frozen sets of captions to paint: held-out combinations in the recipe's palette, and general scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tercet.randomness import canonical_json, seed_for
+from tercet.store.shards import read_records
+from tercet.train.task import Example, Suite
+from tercet_image.general_scenes import MEASURED, general_payloads
+from tercet_image.payload import UNKNOWN_SCENE
+from tercet_image.plan import HELD_OUT
+from tercet_image.recipe import ImageRecipe
+
+NUM_GENERAL = 120  # captions
+SEEDS_EACH = 2  # pictures of one caption, to see whether they differ
+SEED = 7
+
+
+def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
+    """Read the run's held-out captions and draw the general ones."""
+    held_out = [
+        caption_example(record.id, record.payload, is_general=False)
+        for record in read_records(run_dir, "image", HELD_OUT)
+        if record.payload["scene"] != UNKNOWN_SCENE
+    ]
+    general = [
+        caption_example(key, payload, is_general=True)
+        for key, payload in general_payloads(section, MEASURED, NUM_GENERAL)
+    ]
+    return [
+        Suite(HELD_OUT, "primary", "captions of pairs never trained on", held_out),
+        Suite("general", "general", "captions in the default palette", general),
+    ]
+
+
+def caption_example(name: str, payload: Mapping[str, Any], *, is_general: bool) -> Example:
+    """Turn a caption and its scene into an example; `reference` is the scene that its pictures must show."""
+    scene = json.loads(payload["scene"])
+    slices = {"objects": str(len(scene["objects"])), "caption": scene["style"]}
+    reference = canonical_json({"scene": scene, "general": is_general})
+    return Example(name, name, reference, painted(name, payload["caption"]), slices)
+
+
+def painted(name: str, caption: str) -> dict[str, Any]:
+    """Say what a pipeline is given: a caption and a seed for each of its pictures."""
+    return {"caption": caption, "seeds": [seed_for(SEED, name, "paint", at) for at in range(SEEDS_EACH)]}

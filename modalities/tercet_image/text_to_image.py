@@ -1,0 +1,222 @@
+"""The training task `text-to-image`: a diffusers pipeline learns a palette, and an independent checker looks at it.
+
+The adapter sits in the denoiser and in the text encoders: a name that the pipeline never read is several pieces of
+words to it, and what they mean together is learned where they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tercet.errors import ModelError, SourceError, UsageError
+from tercet.files import disk_error, fsync_folder
+from tercet.recipe import Recipe
+from tercet.records import Record
+from tercet.store.shards import read_records
+from tercet.train.mixing import is_watched, training_records
+from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet_image.general_scenes import REPLAYED, general_payloads
+from tercet_image.recipe import ImageRecipe
+from tercet_image.t2i_judging import (
+    ATTRIBUTE_ERRORS,
+    DIVERSITY,
+    FALSE_COLOURS,
+    OTHER_ERRORS,
+    count_pictures,
+    read_pictures,
+    write_pictures,
+)
+from tercet_image.t2i_suites import caption_example, painted, read_suites
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from tercet_image.t2i_data import PictureData
+    from tercet_image.t2i_parts import Parts
+
+ATTENTION = (
+    r"(unet|transformer)\..*(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    r"|text_encoder(_2)?\..*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+)
+BATCH_SIZE = 16  # pictures of a pass
+
+
+class TextToImage:
+    """Fine-tunes a text-to-image pipeline on a run's pictures and counts what it paints wrong."""
+
+    defaults = Defaults(
+        base="bundled:image/scenes-diffusion", targets=ATTENTION, learning_rate=1e-3, replay=0.3, lora_scale=1.0
+    )
+    primary_metric = ATTRIBUTE_ERRORS
+    other_metric = OTHER_ERRORS
+    general_metric = ATTRIBUTE_ERRORS
+    false_trigger_metric = FALSE_COLOURS
+    rates: tuple[str, ...] = (DIVERSITY,)
+
+    def __init__(self, recipe: Recipe) -> None:
+        section = getattr(recipe.sections.modalities, "image", None)
+        if section is None:
+            raise UsageError(f"{recipe.path}: train.task text-to-image needs pictures; fill modalities.image")
+        self.recipe = recipe
+        self.section: ImageRecipe = section
+        self.painting = section.training
+        self.settings: Mapping[str, Any] = {
+            "min_snr_gamma": self.painting.min_snr_gamma, "caption_dropout": self.painting.caption_dropout
+        }  # fmt: skip
+        self.decoding: Mapping[str, Any] = {
+            "steps": self.painting.steps,
+            "guidance": self.painting.guidance,
+            "batch": BATCH_SIZE,
+            **{name: _version(name) for name in ("torch", "transformers", "diffusers")},
+        }
+        self._pipeline_class: Any = None  # set with the base
+
+    def load_base(self, path: Path) -> torch.nn.Module:
+        """Load a pipeline in fp32, frozen; the module holds its denoiser and its text encoders.
+
+        Raises:
+            ModelError: it can't be loaded, or is of a kind that can't be trained.
+        """
+        from tercet_image.t2i_parts import Parts
+
+        parts = Parts.load(path)
+        self._pipeline_class = type(parts.pipeline)
+        found: torch.nn.Module = parts.module
+        return found
+
+    def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> PictureData:
+        """Encode the training pictures, and general scenes as many as replay may take."""
+        from tercet_image.t2i_data import captioned, prepare
+        from tercet_image.t2i_parts import parts_of
+
+        train = self.recipe.sections.train
+        records = training_records(
+            read_records(run_dir, "image", "train"), train, self.recipe.sections.seed, lambda record: record.id
+        )
+        replay = self.defaults.replay if train.replay is None else train.replay
+        count = round(len(records) * replay / (1 - replay))
+        general = (captioned(key, payload) for key, payload in general_payloads(self.section, REPLAYED, count))
+        return prepare(parts_of(model), records, general, train, seed, on_units)
+
+    def validation(self, run_dir: Path) -> list[Example]:
+        """Read the captions of the training pictures that are kept out of training to be watched."""
+        return [
+            caption_example(record.id, record.payload, is_general=False)
+            for record in read_records(run_dir, "image", "train")
+            if self._is_watched(record) and json.loads(record.payload["scene"])
+        ]
+
+    def _is_watched(self, record: Record) -> bool:
+        sections = self.recipe.sections
+        return is_watched(record.id, sections.train.early_stop, sections.seed)
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the denoiser's error; some captions are left out, so that guidance has something to start from."""
+        import torch
+
+        from tercet_image.t2i_loss import denoising_loss
+        from tercet_image.t2i_parts import parts_of
+
+        parts = parts_of(model)
+        dropped = (torch.rand(len(batch["captions"])) < self.painting.caption_dropout).tolist()
+        if batch["untold"] is None:
+            captions = ["" if drop else caption for caption, drop in zip(batch["captions"], dropped, strict=True)]
+            told = parts.encode_captions(captions)
+        else:
+            rows = [batch["untold"] if drop else one for one, drop in zip(batch["told"], dropped, strict=True)]
+            told = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        return denoising_loss(parts, batch["latents"], told, self.painting.min_snr_gamma)
+
+    def suites(self, run_dir: Path) -> list[Suite]:
+        """Read the held-out captions and the general ones."""
+        return read_suites(self.section, run_dir)
+
+    def read_input(self, text: str) -> Example:
+        """Take a caption."""
+        if not text.strip():
+            raise SourceError("an empty caption; write what is to be painted")
+        return Example(text, text, "", painted(text, text))
+
+    def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
+        """Paint each caption with each of its seeds, in passes of one size; an answer is JSON with PNG pictures."""
+        from tercet_image.t2i_parts import parts_of
+
+        parts = parts_of(model)
+        waiting: list[Image.Image] = []
+        asked = [(one.content["caption"], seed) for one in examples for seed in one.content["seeds"]]
+        done = 0
+        for start in range(0, len(asked), BATCH_SIZE):
+            waiting += self._paint(parts, asked[start : start + BATCH_SIZE])
+            while done < len(examples) and len(waiting) >= (count := len(examples[done].content["seeds"])):
+                yield write_pictures(waiting[:count])
+                del waiting[:count]
+                done += 1
+            on_units(done, len(examples))
+
+    def _paint(self, parts: Parts, asked: Sequence[tuple[str, int]]) -> list[Image.Image]:
+        """Paint one pass, filled up with its last picture, so that its size never depends on how many are left."""
+        import torch
+
+        filled = [*asked, *[asked[-1]] * (BATCH_SIZE - len(asked))]
+        try:
+            made = parts.pipeline(
+                prompt=[caption for caption, _ in filled],
+                generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in filled],
+                width=parts.size,
+                height=parts.size,
+                num_inference_steps=self.painting.steps,
+                guidance_scale=self.painting.guidance,
+                output_type="pil",
+            )
+        except (ValueError, TypeError) as error:
+            raise ModelError(
+                f"{parts.kind}: {str(error)[:200]}; modalities.image.training: try other steps or guidance"
+            ) from error
+        return list(made.images[: len(asked)])
+
+    def measure(self, example: Example, prediction: str) -> Measured:
+        """Hold pictures against the scene that their caption tells."""
+        wanted = json.loads(example.reference)
+        counts = count_pictures(
+            read_pictures(prediction), wanted["scene"], self.section.scene, is_general=wanted["general"]
+        )
+        return Measured(counts)
+
+    def write_layout(self, adapter: Path) -> None:
+        """Write the adapter for `pipeline.load_lora_weights` beside PEFT's files."""
+        from tercet_image.t2i_layout import write_diffusers_layout
+
+        write_diffusers_layout(self._pipeline_class, adapter)
+
+    def export(self, base: Path, adapter: Path, out: Path) -> None:
+        """Write the merged pipeline as diffusers loads it.
+
+        Raises:
+            ModelError: the adapter belongs to another base, or is damaged.
+            StoreError: `out` can't be written.
+        """
+        from tercet.train.loading import load
+
+        model: Any = self.load_base(base)
+        pipeline = model.parts.pipeline
+        wrapped: Any = load(model, adapter)
+        wrapped.merge_and_unload()  # in place: the pipeline's own parts
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            pipeline.save_pretrained(out, safe_serialization=True)
+            fsync_folder(out)
+        except OSError as error:
+            raise disk_error(out, error) from error
+
+
+def _version(distribution: str) -> str:
+    """Name what paints: another version may paint another picture, so answers are kept apart by it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
