@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import StoreError, TercetError, UsageError
+from tercet.files import write_atomically
 from tercet.models import ResolvedModel
 from tercet.pipeline.progress import OnProgress, Progress, silent
 from tercet.pipeline.run import Interrupted, StopOnInterrupt, default_run_dir
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 CARD_VERSION = 1
 EVALUATION = "evaluation.json"
+DATA = "data.json"  # in the training's folder: what was trained on, in numbers
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,12 @@ class _Training:
         def on_step(done: int, loss: float, note: str) -> None:
             progress(Progress("train", done, self.steps, f"loss {loss:.3f}, {note}"))
 
-        data = self.task.prepare(model, self.run_dir, self.seed, on_units)
+        with processes.autocast():
+            data = self.task.prepare(model, self.run_dir, self.seed, on_units)
+        held = dict(data.describe())
+        announce("training data: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in held.items()))
+        if processes.is_main:
+            write_atomically(self.folder / DATA, json.dumps(held, indent=1, default=str).encode())
         names = {field.name for field in fields(loop.LoopSettings)} & set(self.settings)
         settings = loop.LoopSettings(
             **{name: self.settings[name] for name in names}, seed=self.seed, pin=digest(self.pin)
