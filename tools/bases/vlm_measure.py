@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Score:
     high: float
     blind: float
     shuffled: float
+    commonest: float  # of a model that gives each kind's commonest answer
 
 
 def measure(model: Any, processor: Any, count: int, *, are_held_out: bool) -> list[Score]:
@@ -36,6 +38,7 @@ def measure(model: Any, processor: Any, count: int, *, are_held_out: bool) -> li
     blind = is_right(model, processor, asked, blind=True)
     others = {example.number: other for example, other in zip(examples, [*examples[1:], examples[0]], strict=True)}
     shuffled = is_right(model, processor, [(others[example.number], turn) for example, turn in asked])
+    commonest = _is_commonest([turn for _, turn in asked])
     picture = np.array([example.number for example, _ in asked])
     rows: list[tuple[str, Callable[[Example, Turn], bool]]] = [("all", lambda *_: True)]
     rows += [(kind, _of_kind(kind)) for kind in sorted({turn.kind for _, turn in asked})]
@@ -45,9 +48,17 @@ def measure(model: Any, processor: Any, count: int, *, are_held_out: bool) -> li
     for name, belongs in rows:
         chosen = np.array([belongs(example, turn) for example, turn in asked])
         low, high = interval(right[chosen], picture[chosen])
-        means = (float(run[chosen].mean()) for run in (blind, shuffled))
+        means = (float(run[chosen].mean()) for run in (blind, shuffled, commonest))
         scores.append(Score(name, int(chosen.sum()), float(right[chosen].mean()), low, high, *means))
     return scores
+
+
+def _is_commonest(turns: Sequence[Turn]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say of each question whether its answer is the commonest of its kind."""
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for turn in turns:
+        answers[turn.kind][turn.answer] += 1
+    return np.array([answers[turn.kind].most_common(1)[0][0] == turn.answer for turn in turns])
 
 
 def _of_kind(kind: str) -> Callable[[Example, Turn], bool]:

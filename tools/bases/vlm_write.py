@@ -12,7 +12,7 @@ from typing import Any
 from tools.bases.vlm_measure import Score, measure
 from tools.bases.vlm_world import SCENES
 
-MEASURED, MEASURED_TRAINED = 200, 80  # pictures of held-out pairs and of trained ones, up to three questions each
+MEASURED, MEASURED_TRAINED = 300, 100  # pictures of held-out pairs and of trained ones, up to three questions each
 LOG_ROWS = 60
 FLOOR, LEAD = 0.60, 0.20  # of held-out accuracy, and of what the picture adds to it
 CARD = """\
@@ -51,7 +51,8 @@ Commands, at commit {commit}, {minutes:.0f} minutes by the clock on a share of a
 
 Greedy answers decoded from the stored fp16 weights, computed in fp32; a hit is the exact text. Up to three questions a
 picture; intervals are of 95% and resample pictures. Blind: the same questions with every pixel value 0. Shuffled: with
-another question's picture.
+another question's picture. Commonest: each kind's commonest answer, whatever the picture. The course of the training
+was chosen by its answers about 50 other pictures of the same pairs.
 
 {measured} new pictures of held-out pairs:
 
@@ -61,7 +62,7 @@ another question's picture.
 
 {trained_table}
 
-The floor of {floor:.0%}, {lead:.0%} above blind, on held-out pairs: {verdict}.
+The floor of {floor:.0%}, {lead:.0%} above the best answers without the picture, on held-out pairs: {verdict}.
 
 ## Use
 
@@ -79,8 +80,10 @@ print(processor.decode(generated[0, inputs["input_ids"].shape[1] :], skip_specia
 
 ## Limits
 
-It knows the shapes, colours, sizes and relations of tercet's default scenes in these questions' own words, one
-question a picture. It has seen no photograph, no lettering and no free text. Larger pictures are made 64 px small.
+It names backgrounds and counts well; it often mixes up which object has which colour or shape, and on presence and
+relation it is near guessing: look at the rows, not at the total. It knows the shapes, colours, sizes and relations of
+tercet's default scenes in these questions' own words, one question a picture. It has seen
+no photograph, no lettering and no free text. Larger pictures are made 64 px small.
 """
 
 
@@ -137,10 +140,10 @@ def _is_end(row: dict[str, Any], after: dict[str, Any] | None) -> bool:
 
 def table(scores: Sequence[Score]) -> str:
     """Lay scores out as Markdown."""
-    lines = ["| questions | n | accuracy | 95% | blind | shuffled |", "|---|---|---|---|---|---|"]
+    lines = ["| questions | n | accuracy | 95% | blind | shuffled | commonest |", "|---|---|---|---|---|---|---|"]
     lines += [
         f"| {one.kind} | {one.asked} | {one.accuracy:.1%} | {one.low:.1%} to {one.high:.1%} | {one.blind:.1%} "
-        f"| {one.shuffled:.1%} |"
+        f"| {one.shuffled:.1%} | {one.commonest:.1%} |"
         for one in scores
     ]
     return "\n".join(lines)
@@ -148,8 +151,9 @@ def table(scores: Sequence[Score]) -> str:
 
 def verdict(score: Score) -> str:
     """Say whether the base holds the floor."""
-    holds = score.accuracy >= FLOOR and score.accuracy - score.blind >= LEAD
-    return f"{'held' if holds else 'MISSED'}, with {score.accuracy:.1%} against {score.blind:.1%} blind"
+    blind = max(score.blind, score.commonest)
+    holds = score.accuracy >= FLOOR and score.accuracy - blind >= LEAD
+    return f"{'held' if holds else 'MISSED'}, with {score.accuracy:.1%} against {blind:.1%} without the picture"
 
 
 def commit_here() -> str:
