@@ -49,11 +49,11 @@ def prepare(
         raise NothingSurvived(
             f"no clip fits Whisper's 30 s and {MAX_LABELS} tokens; say shorter sentences ({'; '.join(left_out)})"
         )
-    general, too_long = _windows(list(replay), tokens, training, seed + 1)
-    data = WindowData(own, general, listen, seed, (*left_out, *(f"replay: {said}" for said in too_long)))
+    general, unfit = _windows(list(replay), tokens, training, seed + 1)
+    left_out += [f"replay: {said}" for said in unfit]
     if training.spec_augment:
         require_torchaudio()
-        data.is_masked = True
+    data = WindowData(own, general, listen, seed, is_masked=training.spec_augment, left_out=left_out)
     if listen.is_frozen and (len(own) + len(general)) * listen.window_gib <= MAX_CACHED_GIB:
         data.encode(on_units)
     return data
@@ -143,12 +143,15 @@ class WindowData:
         replay: Sequence[Window],
         listen: Listener,
         seed: int,
+        *,
+        is_masked: bool = False,
         left_out: Sequence[str] = (),
     ) -> None:
         self.windows, self.replay_windows = windows, replay
         self.tokens, self.listen, self.seed = listen.tokens(), listen, seed
-        self.rows, self.replay = ([self._row(window) for window in some] for some in (windows, replay))
-        self.is_masked = False  # SpecAugment on `windows`
+        self.rows: Sequence[Row] = [self._row(window) for window in windows]
+        self.replay: Sequence[Row] = [self._row(window) for window in replay]
+        self.is_masked = is_masked  # SpecAugment on `windows`
         self.left_out = list(left_out)  # in words: what isn't trained on, and why
         self.encoded: list[torch.Tensor] = []
         self.replay_encoded: list[torch.Tensor] = []

@@ -105,7 +105,8 @@ class SpeechToText:
         train = self.recipe.sections.train
         spoken = read_records(run_dir, "audio", "train")
         clips = training_records(spoken, train, self.recipe.sections.seed, lambda clip: str(clip.payload["phrase"]))
-        replay = read_records(run_dir, "audio", "replay") if train.replay != 0 else ()
+        is_mixed = train.replay != 0 and self.section.training.distil
+        replay = read_records(run_dir, "audio", "replay") if is_mixed else ()
         listen = Listener(model, self._base_path, self.language)
         return prepare(listen, clips, replay, self.section.training, train, seed, on_units)
 

@@ -10,6 +10,7 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForCondi
 from tercet.errors import NothingSurvived
 from tercet.recipe import Train
 from tercet.records import Record
+from tercet.train.order import Order
 from tercet.train.task import Row
 from tercet_audio.augment import RATE
 from tercet_audio.batches import Listener, WindowData, prepare
@@ -92,6 +93,14 @@ def test_a_micro_batch_is_its_rows_and_its_replay():
     assert batch["replay"]["features"].tolist() == [[1]]
     assert data.collate([7], [])["replay"] is None
     assert data.describe()["encoder_cached"] is False
+
+
+def test_a_budget_counts_padded_windows_and_the_replay_share_their_number():
+    data = WindowData(WINDOWS, WINDOWS[:3], ear(), seed=4)
+    order = Order(data, micro_batch=2, budget=None, accumulate=1, replay=0.5, seed=0)
+    assert [(len(part.rows), len(part.replay)) for part in order.step(0)] == [(2, 2)]
+    order = Order(data, micro_batch=2, budget=90, accumulate=1, replay=0, seed=0)
+    assert [len(order.step(step)[0].rows) for step in range(3)] == [3, 3, 3]  # a second of speech is 30 s padded
 
 
 def test_encoder_outputs_are_made_once_and_go_with_their_own_text():

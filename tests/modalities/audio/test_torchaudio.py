@@ -171,9 +171,7 @@ def packed(ear):
     windows = [Window(np.ones(9 * RATE, np.float32), (Segment(0, 9, "a"),)) for _ in range(5)]
 
     def make(*, is_masked):
-        made = WindowData(windows, windows[:3], ear, seed=6)
-        made.is_masked = is_masked
-        return made
+        return WindowData(windows, windows[:3], ear, seed=6, is_masked=is_masked)
 
     return make
 
