@@ -93,7 +93,10 @@ def load_processor(model_dir: Path) -> Any:
 
 def log_mel(processor: Any, clips: Sequence[Clip]) -> Any:
     """Give Whisper's log-mel features [N, mels, 3000] of clips, padded to 30 seconds."""
-    return processor.feature_extractor(list(clips), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+    import torch
+
+    with torch.autocast("cpu", enabled=False):  # a spectrogram in bf16 would be none, and numpy can't hold it
+        return processor.feature_extractor(list(clips), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
 
 
 def generation_options(model: Any, language: str) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def checkpoint_activations(model: Any) -> None:
         ModelError: the base has no such thing.
     """
     base = model.get_base_model()
-    if hasattr(base, "gradient_checkpointing_enable"):  # transformers
+    if hasattr(base, "activation_checkpointing_enable"):  # transformers
+        base.activation_checkpointing_enable({"use_reentrant": False})
+    elif hasattr(base, "gradient_checkpointing_enable"):  # transformers below 5.23
         base.gradient_checkpointing_enable({"use_reentrant": False})
     elif hasattr(base, "enable_gradient_checkpointing"):  # diffusers
         base.enable_gradient_checkpointing()
