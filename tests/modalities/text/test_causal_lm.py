@@ -30,6 +30,7 @@ TOOL = Tool(name="price", description="price of packs", parameters={"packs": Dom
             returns={"total": Domain(price=(1.0, 9.0))})  # fmt: skip
 ENVIRONMENT = Environment([TOOL], 1)
 TOOLS = [TOOL.function_schema()]
+RECIPES = Path(__file__).parents[3] / "recipes"
 RECIPE = """
 version: 1
 name: tiny
@@ -91,7 +92,7 @@ def prepared(model: Any, form: ChatFormat, records: list[Record], context: int =
 
 def logits_apart(model: Any, data: lm_data.PackedData) -> dict[tuple[str, int], torch.Tensor]:
     """Compute each label's logits with each dialog alone, by transformers' plain forward."""
-    found = {}
+    found: dict[tuple[str, int], torch.Tensor] = {}
     for dialog in data.dialogs:
         logits = model(torch.tensor([dialog.tokens.ids])).logits[0]
         found |= {(dialog.record, place): logits[place - 1] for place in dialog.tokens.counted}
@@ -209,7 +210,8 @@ class Script:
     """Answers as it is told, in place of a decoder."""
 
     def __init__(self, *answers: str) -> None:
-        self.answers, self.prompts = list(answers), []
+        self.answers = list(answers)
+        self.prompts: list[list[int]] = []
 
     def write(self, prompts: list[list[int]], most: int) -> list[str]:  # noqa: ARG002 - as a decoder is called
         self.prompts += prompts
@@ -270,6 +272,41 @@ def test_what_a_user_types_becomes_a_message(task: CausalLm) -> None:
     assert [one["role"] for one in messages] == ["system", "user"]
     with pytest.raises(SourceError, match="empty message"):
         task.read_input("  ")
+
+
+def test_what_a_user_types_meets_the_recipes_tools() -> None:
+    recipe = load_recipe(RECIPES / "support.yaml").replaced(train={"task": "causal-lm"})
+    content = CausalLm(recipe).read_input("Where is RX-4847?").content
+    names = [tool["function"]["name"] for tool in content["tools"]]
+    assert all(f"{name}(" in content["messages"][0]["content"] for name in names)
+    result = Environment.of(content["environment"]).call("order_status", {"order": "RX-4847"})
+    assert result.keys() in ({"status", "date"}, {"error"})
+
+
+def test_what_decides_is_what_the_recipes_dialogs_can_show(task: CausalLm) -> None:
+    tools = CausalLm(load_recipe(RECIPES / "support.yaml").replaced(train={"task": "causal-lm"}))
+    assert (tools.primary_metric, tools.other_metric) == ("task failures", "reply errors")
+    assert (task.primary_metric, task.other_metric) == ("reply errors", "")
+    plain = Example("1", "s", "Keep it dry.", {"messages": [], "tools": []})
+    assert task.measure(plain, "keep it DRY").counts == {"reply errors": (0.0, 1.0)}
+    general = Example("2", "q", "Paris|Lutetia", {"messages": [], "tools": []}, {"topic": "capitals"})
+    assert task.measure(general, "It is Paris.").counts == {"general errors": (0.0, 1.0)}
+
+
+def test_activations_may_be_computed_twice(task: CausalLm, folder: Path) -> None:
+    base: Any = task.load_base(folder)
+    torch.manual_seed(1)
+    model: Any = attach(base, Adapter(rank=2, dropout=0.0), task.defaults.targets).train()
+    data = prepared(base, task._form, DIALOGS)
+    gradients = []
+    for is_checkpointed in (False, True):
+        if is_checkpointed:
+            base.activation_checkpointing_enable()
+        model.zero_grad()
+        task.loss(model, data.collate([0], [])).backward()
+        gradients.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value)
 
 
 def test_a_recipe_without_dialogs_is_refused(tmp_path: Path) -> None:
