@@ -71,9 +71,9 @@ def _windows(
     weights = record_weights(kept, train) if train is not None and is_weighed else None
     windows = pack(read_spoken(kept, tokens.count), training, seed, weights, tokens.room)
     slow = len(kept) * training.variants - sum(len(window.segments) for window in windows)
-    said = [f"{len(silent)} clips without text left out: {_named(silent)}"] if silent else []
-    said += [f"{len(long)} clips of more than {tokens.room} tokens left out: {_named(long)}"] if long else []
-    said += [f"{slow} copies of clips left out: slowed down, they last longer than 30 s"] if slow else []
+    said = [f"{len(silent)} clips without text: {_named(silent)}"] if silent else []
+    said += [f"{len(long)} clips of more than {tokens.room} tokens: {_named(long)}"] if long else []
+    said += [f"{slow} copies of clips that are slowed down beyond 30 s"] if slow else []
     return windows, said
 
 
@@ -206,5 +206,5 @@ class WindowData:
             "seconds": round(seconds, 1),
             "padding": round(1 - seconds / (MOST_SECONDS * max(1, len(self.rows))), 3),
             "encoder_cached": bool(self.encoded),
-            "left_out": self.left_out,
+            "left_out": "; ".join(self.left_out) or "nothing",
         }

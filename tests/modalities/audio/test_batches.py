@@ -127,16 +127,14 @@ def test_what_cannot_be_trained_on_is_left_out_and_named():
     clips = [clip("fits", "x" * (most - 1)), clip("long", "x" * most), clip("blank", " "), clip("slow", "abc", 29.9)]
     data = prepared(clips, clips[1:3], speeds=(0.99, 0.99))
     assert [row.records for row in data.rows] == [("fits",)]
-    assert data.describe()["left_out"] == [
-        "1 clips without text left out: blank",
-        f"1 clips of more than {MAX_LABELS - 3} tokens left out: long",
-        "1 copies of clips left out: slowed down, they last longer than 30 s",
-        "replay: 1 clips without text left out: blank",
-        f"replay: 1 clips of more than {MAX_LABELS - 3} tokens left out: long",
-    ]
+    assert data.describe()["left_out"] == (
+        f"1 clips without text: blank; 1 clips of more than {MAX_LABELS - 3} tokens: long; "
+        "1 copies of clips that are slowed down beyond 30 s; "
+        f"replay: 1 clips without text: blank; replay: 1 clips of more than {MAX_LABELS - 3} tokens: long"
+    )
     inputs, labels = data.tokens.batch(data.windows)
     assert inputs.shape == labels.shape == (1, MAX_LABELS - 3)
-    assert prepared(clips[:1]).describe()["left_out"] == []
+    assert prepared(clips[:1]).describe()["left_out"] == "nothing"
 
 
 def test_a_recipe_whose_every_clip_is_too_long_is_told_so_and_shown_which():
@@ -149,7 +147,7 @@ def test_a_recipe_whose_every_clip_is_too_long_is_told_so_and_shown_which():
 def test_clips_whose_texts_together_are_too_long_come_in_windows_of_their_own():
     data = prepared([clip(str(n), "x" * 300) for n in range(4)], short_windows=0)
     assert len(data.rows) == 4
-    assert data.describe()["left_out"] == []
+    assert data.describe()["left_out"] == "nothing"
 
 
 def test_the_log_counts_windows_with_times():

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -221,3 +222,21 @@ def test_answers_are_kept_apart_by_what_decodes_them(recipe, monkeypatch):
     monkeypatch.setattr(module, "version", lambda name: f"{name} of tomorrow")
     assert SpeechToText(recipe).decoding != before
     assert SpeechToText(recipe).decoding["torch"] == "torch of tomorrow"
+
+
+@pytest.mark.parametrize(
+    ("train", "distil", "splits"),
+    [({}, 2.0, ["train", "replay"]), ({"replay": 0}, 2.0, ["train"]), ({}, 0.0, ["train"])],
+)
+def test_replay_is_read_only_where_the_loss_has_a_use_for_it(recipe, monkeypatch, train, distil, splits):
+    task = SpeechToText(
+        recipe.replaced(
+            train={"task": "speech-to-text", **train}, modalities={"audio": {"training": {"distil": distil}}}
+        )
+    )
+    reader = MagicMock(return_value=[])
+    monkeypatch.setattr("tercet_audio.task.read_records", reader)
+    monkeypatch.setattr("tercet_audio.batches.Listener", MagicMock())
+    monkeypatch.setattr("tercet_audio.batches.prepare", MagicMock())
+    task.prepare(MagicMock(), Path(), 0, lambda *_: None)
+    assert [call.args[2] for call in reader.call_args_list] == splits
