@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tercet.train.mixing import is_watched
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
-from tercet_text.causal_lm_chat import ChatFormat, TemplateFault, before_calls, parse
+from tercet_text.causal_lm_chat import OPEN, ChatFormat, TemplateFault, before_calls, parse
 from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, base_of
 from tercet_text.dialog import system_message
 from tercet_text.environment import Environment
@@ -167,10 +168,11 @@ class CausalLm:
         """Write the assistant's turn; calls are executed in the example's environment, and their results given back."""
         decoder = Decoder(model, self._form)
         context = context_of(decoder.model.config)
-        for start in range(0, len(examples), BATCH_SIZE):
-            some = examples[start : start + BATCH_SIZE]
+        done = 0
+        for some in _cut(examples):
             yield from self._answer_batch(decoder, context, some)
-            on_units(start + len(some), len(examples))
+            done += len(some)
+            on_units(done, len(examples))
 
     def _answer_batch(self, decoder: Decoder, context: int, examples: Sequence[Example]) -> list[str]:
         turns: list[list[dict[str, Any]]] = [[] for _ in examples]
@@ -190,7 +192,7 @@ class CausalLm:
                 prompts[at] = prompt
             if not prompts:
                 break
-            most = max(examples[at].content["most_tokens"] for at in prompts)
+            most = examples[0].content["most_tokens"]
             said = dict(zip(prompts, decoder.write(list(prompts.values()), most), strict=True))
             waiting = [at for at in prompts if _go_on(turns[at], said[at], examples[at].content)]
         return [
@@ -202,7 +204,8 @@ class CausalLm:
         """Count what an answer's calls, its report and its words lack."""
         if TOPIC in example.slices:
             question = Question("", "", tuple(example.reference.split("|")))
-            return Measured({GENERAL_ERRORS: (float(not question.is_answered(prediction)), 1.0)})
+            is_wrong, calls = not question.is_answered(prediction), OPEN in prediction
+            return Measured({GENERAL_ERRORS: (float(is_wrong), 1.0), SPURIOUS: (float(calls), 1.0)})
         tools = example.content["tools"]
         if not tools:
             return Measured({REPLY_ERRORS: (reply_error(prediction, example.reference), 1.0)})
@@ -235,6 +238,14 @@ def context_of(config: Any) -> int:
     window = getattr(config, "sliding_window", None)
     most = int(config.max_position_embeddings)
     return min(most, int(window)) if window else most
+
+
+def _cut(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """Cut into batches of examples that may be answered at the same length: no answer ends by its neighbours'."""
+    for _, group in groupby(examples, key=lambda example: example.content["most_tokens"]):
+        some = list(group)
+        for start in range(0, len(some), BATCH_SIZE):
+            yield some[start : start + BATCH_SIZE]
 
 
 def _go_on(turn: list[dict[str, Any]], said: str, content: Mapping[str, Any]) -> bool:

@@ -206,6 +206,20 @@ def test_an_answer_does_not_depend_on_its_neighbours(task: CausalLm, folder: Pat
         assert task._form.read(written[0, len(prompt) :].tolist()) == text
 
 
+def test_a_short_answer_stays_short_beside_a_long_one(task: CausalLm, folder: Path) -> None:
+    model = task.load_base(folder)
+    short, long = (
+        Example(f"{most}", text, "", {**tool_example(text).content, "tools": [], "most_tokens": most})
+        for most, text in ((4, "Hi."), (12, "Is it far from here?"))
+    )
+    done: list[int] = []
+    together = list(task.answer(model, [short, long, short], lambda now, _: done.append(now)))
+    alone = [next(task.answer(model, [one], lambda *_: None)) for one in (short, long, short)]
+    assert together == alone
+    assert done == [1, 2, 3]
+    assert len(task._form.tokenizer(together[0])["input_ids"]) <= 4
+
+
 class Script:
     """Answers as it is told, in place of a decoder."""
 
@@ -290,7 +304,8 @@ def test_what_decides_is_what_the_recipes_dialogs_can_show(task: CausalLm) -> No
     plain = Example("1", "s", "Keep it dry.", {"messages": [], "tools": []})
     assert task.measure(plain, "keep it DRY").counts == {"reply errors": (0.0, 1.0)}
     general = Example("2", "q", "Paris|Lutetia", {"messages": [], "tools": []}, {"topic": "capitals"})
-    assert task.measure(general, "It is Paris.").counts == {"general errors": (0.0, 1.0)}
+    assert task.measure(general, "It is Paris.").counts == {"general errors": (0.0, 1.0), "spurious calls": (0.0, 1.0)}
+    assert task.measure(general, "<tool_call>{").counts["spurious calls"] == (1.0, 1.0)
 
 
 def test_activations_may_be_computed_twice(task: CausalLm, folder: Path) -> None:
