@@ -37,7 +37,9 @@ class Tokens:
         """Give a text's tokens; none for a text of blanks."""
         if not text.strip():
             return []
-        ids: list[int] = self.tokenizer(" " + text.strip(), add_special_tokens=False).input_ids
+        # split: what looks like <|endoftext|> in a transcript is text
+        coded = self.tokenizer(" " + text.strip(), add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = coded.input_ids
         return ids
 
     def count(self, text: str) -> int:

@@ -23,8 +23,8 @@ from tercet_audio.windows import Segment, Window
 class Letters:
     """A tokenizer of one token per character."""
 
-    def __call__(self, text, add_special_tokens):
-        assert not add_special_tokens
+    def __call__(self, text, add_special_tokens, split_special_tokens):
+        assert split_special_tokens and not add_special_tokens
         return type("Ids", (), {"input_ids": [ord(letter) for letter in text]})
 
 

@@ -78,6 +78,13 @@ def test_a_windows_tokens_are_those_of_its_clips(both):
     assert ours.count(" \n") == 0
 
 
+def test_a_special_token_that_a_transcript_spells_out_is_text(both):
+    ours, theirs = both
+    words = ours.words("He wrote <|endoftext|> and <|0.50|> here.")
+    assert max(words) < theirs.eot
+    assert theirs.decode(words) == " He wrote <|endoftext|> and <|0.50|> here."
+
+
 def test_times_carry_loss_and_the_forced_tokens_do_not_though_windows_differ(both):
     ours, theirs = both
     windows = [window(has_timestamps=True), window(has_timestamps=False)]
