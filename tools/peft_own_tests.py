@@ -107,7 +107,8 @@ def run(source: Path, name: str, arguments: list[str]) -> Outcomes:
     CACHE.mkdir(parents=True, exist_ok=True)
     record = CACHE / f"{name}.json"
     options = ["-p", "tools.peft_own_tests", "--record", str(record), *(["--fuse"] if name == "fused" else [])]
-    quiet = ["-o", "addopts=", "-p", "no:cacheprovider", "-q", "--tb=short", "--timeout=300"]
+    # by name: pytest would look for it above every path among the options, and find ours
+    quiet = ["-c", "pyproject.toml", "-o", "addopts=", "-p", "no:cacheprovider", "-q", "--tb=short", "--timeout=300"]
     quiet += [part for warning in WARNINGS for part in ("-W", warning)]
     environment = os.environ | {
         "PYTHONPATH": f"{REPOSITORY}:{SITE}",
