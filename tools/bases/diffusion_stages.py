@@ -50,7 +50,7 @@ def run_stage(stage: Stage, folder: Path, deadline: float) -> bool:
     path = folder / f"{stage.name}.safetensors"
     step = _load(path, weights, average, optimizer) if path.is_file() else 0
     began = saved = time.monotonic()
-    first, seen = step, Counter[str]()
+    first, seen, since = step, Counter[str](), step
     stage.module.train()
     while step < stage.steps and time.monotonic() < deadline:
         for group in optimizer.param_groups:
@@ -66,8 +66,10 @@ def run_stage(stage: Stage, folder: Path, deadline: float) -> bool:
         seen.update({name: loss.item() for name, loss in losses.items()})
         step += 1
         if step % LOG_EVERY == 0:
-            _report(stage, step, seen, (time.monotonic() - began) / (step - first), folder)
+            means = {name: round(total / (step - since), 5) for name, total in seen.items()}
+            _report(stage, step, means, (time.monotonic() - began) / (step - first), folder)
             seen.clear()
+            since = step
         if time.monotonic() - saved > SAVE_SECONDS:
             _save(path, step, weights, average, optimizer)
             saved = time.monotonic()
@@ -80,10 +82,9 @@ def run_stage(stage: Stage, folder: Path, deadline: float) -> bool:
     return step >= stage.steps
 
 
-def _report(stage: Stage, step: int, seen: Mapping[str, float], seconds: float, folder: Path) -> None:
-    if not math.isfinite(sum(seen.values())):
+def _report(stage: Stage, step: int, means: Mapping[str, float], seconds: float, folder: Path) -> None:
+    if not math.isfinite(sum(means.values())):
         raise ValueError(f"stage {stage.name}, step {step}: the loss isn't finite; lower its learning rate")
-    means = {name: round(total / LOG_EVERY, 5) for name, total in seen.items()}
     log(
         folder,
         stage=stage.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bases import diffusion_world as world
+from tools.bases.diffusion_parts import MAX_TOKENS
 from tools.bases.diffusion_score import GUIDANCE, STEPS
 
 FLOOR = 0.8
@@ -46,6 +47,13 @@ alone.
 
 Made by `{command}` (tools/bases), on one shared CPU core; seeds are fixed, and `training-log.jsonl` has each
 stage's losses and times.
+
+## Adapting it
+
+The denoiser predicts v: the target is `scheduler.get_velocity(latents, noise, times)`, the latents are
+`vae.encode(pictures).latents * vae.config.scaling_factor`, and times are drawn evenly from all 1,000. The text enters
+by attention (`to_q`, `to_k`, `to_v`, `to_out.0`) and, pooled, beside the time (`add_embedding.proj`, `time_emb_proj`).
+Prompts are padded to the tokenizer's {tokens} tokens, in training as in painting.
 
 ## Measured
 
@@ -85,6 +93,7 @@ def write_folder(pipeline: Any, found: Mapping[str, Any], command: str, folder: 
             params=round(parameters / 1e6, 1),
             megabytes=round(sum(path.stat().st_size for path in files) / 1e6, 1),
             steps=STEPS,
+            tokens=MAX_TOKENS,
             guidance=GUIDANCE,
             pictures=world.NUM_PICTURES,
             colourful=world.NUM_COLOURFUL,
