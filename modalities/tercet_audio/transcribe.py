@@ -88,7 +88,13 @@ def load_processor(model_dir: Path) -> Any:
     prepare_torchaudio()
     from transformers import WhisperProcessor
 
-    return WhisperProcessor.from_pretrained(str(model_dir))
+    processor = WhisperProcessor.from_pretrained(str(model_dir))
+    tokenizer = processor.tokenizer
+    named = set(tokenizer.all_special_tokens)
+    unnamed = [one for one in tokenizer.added_tokens_decoder.values() if one.special and one.content not in named]
+    if unnamed:  # transformers counts times from the last named one on: <|0.00|> would be read as <|2.12|>
+        tokenizer.add_special_tokens({"extra_special_tokens": unnamed})
+    return processor
 
 
 def log_mel(processor: Any, clips: Sequence[Clip]) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import WhisperProcessor
 
 from tercet.models import resolve
 from tercet.recipe import Adapter
@@ -75,3 +76,8 @@ def test_the_exported_pt_is_a_base_again_with_the_very_same_logits(exported, tmp
     }  # word times: a file that nobody released has no chosen heads
     processors = [load_processor(folder).tokenizer for folder in (exported / "model", again.path)]
     assert len({tuple(one(" Take metformin twice.").input_ids) for one in processors}) == 1
+
+
+def test_the_exported_tokeniser_reads_times(exported):
+    tokenizer = WhisperProcessor.from_pretrained(exported / "model").tokenizer
+    assert tokenizer.decode([50363, 1002, 50463], decode_with_timestamps=True) == "<|0.00|> If<|2.00|>"
