@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 from collections.abc import Callable
@@ -194,3 +195,15 @@ def test_a_file_of_other_bytes_is_refused_with_one_line(tmp_path: Path, data: by
     with pytest.raises(ModelError, match=r"^mine\.pt: not a file of tensors and plain values alone") as refused:
         convert(tmp_path / "mine.pt", tmp_path / "out")
     assert "\n" not in str(refused.value)
+
+
+def test_torch_load_stands_in_one_converter_and_lets_tensors_alone_through() -> None:
+    root = Path(__file__).parents[3]
+    calls = [
+        (path.name, {word.arg: ast.unparse(word.value) for word in node.keywords}.get("weights_only"))
+        for part in ("src", "kernels", "modalities")
+        for path in (root / part).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert calls == [("convert_openai_whisper.py", "True")]
