@@ -32,7 +32,10 @@ def write_diffusers_layout(pipeline_class: Any, adapter: Path) -> None:
         part, _, rest = name.removeprefix(PREFIX).partition(".")
         layers.setdefault(part, {})[rest] = value * scale if ".lora_B." in name else value
     convert: Any = state_dict_utils.convert_state_dict_to_diffusers  # untyped
-    given = {f"{part}_lora_layers": convert(state) for part, state in layers.items()}
+    # its loader for transformers reads PEFT's own names alone, and drops half of an attention under the older ones
+    given = {
+        f"{part}_lora_layers": state if part == "transformer" else convert(state) for part, state in layers.items()
+    }
     with tempfile.TemporaryDirectory(prefix="tercet-layout-") as folder:
         pipeline_class.save_lora_weights(folder, **given)
         write_atomically(adapter / LAYOUT, (Path(folder) / LAYOUT).read_bytes())

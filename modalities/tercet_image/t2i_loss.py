@@ -25,7 +25,7 @@ def denoising_loss(parts: Parts, latents_Bchw: torch.Tensor, told: Conditions, g
 
     noise_Bchw = torch.randn(latents_Bchw.shape).to(latents_Bchw)
     make = _flow if parts.is_flow else _diffusion
-    noisy, times_B, target, weight_B = make(parts.pipeline.scheduler, latents_Bchw, noise_Bchw, gamma)
+    noisy, times_B, target, weight_B = make(parts.noising, latents_Bchw, noise_Bchw, gamma)
     error = (parts.predict(noisy, times_B, told).float() - target.float()).square().flatten(1).mean(1)
     loss: torch.Tensor = (weight_B * error).mean()
     return loss

@@ -5,7 +5,9 @@ B: pictures of a batch, c h w: channels, height and width of latents.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +65,9 @@ class Parts:
         try:
             load: Any = diffusers.DiffusionPipeline.from_pretrained  # untyped
             pipeline = load(
-                path, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
-            )
+                path, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+                **_absent(path),
+            )  # fmt: skip
         except (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"{path}: can't be loaded as a diffusers pipeline: {reason}") from error
@@ -97,6 +100,16 @@ class Parts:
     def is_flow(self) -> bool:
         """Say whether the model predicts a flow's velocity, not a diffusion's noise."""
         return hasattr(self.pipeline.scheduler, "sigmas") and "FlowMatch" in type(self.pipeline.scheduler).__name__
+
+    @cached_property
+    def noising(self) -> Any:
+        """Give the schedule that noise is added by in training, whichever sampler the pipeline paints with."""
+        import diffusers
+
+        if self.is_flow:
+            return self.pipeline.scheduler
+        ddpm: Any = diffusers.DDPMScheduler  # a sampler such as Euler's adds noise on a scale of its own
+        return ddpm.from_config(self.pipeline.scheduler.config)
 
     def takes_whole(self, caption: str) -> bool:
         """Say whether every tokenizer takes the caption whole: what is cut off can't be learned."""
@@ -141,6 +154,12 @@ class Parts:
         name = "sample" if self.denoiser == "unet" else "hidden_states"
         found: torch.Tensor = self.module[self.denoiser](**{name: noisy_Bchw, "timestep": times_B}, **given).sample
         return found
+
+
+def _absent(path: Path) -> dict[str, None]:
+    """Name the parts that the folder says it lacks, a third text encoder for one: diffusers wants to be told."""
+    index = json.loads((path / "model_index.json").read_bytes())
+    return {name: None for name, value in index.items() if value == [None, None]}
 
 
 def _together(parts: Mapping[str, Any]) -> Any:

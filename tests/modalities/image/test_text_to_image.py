@@ -136,6 +136,21 @@ def with_scheduler(model: Any, **config: Any) -> None:
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **config)
 
 
+def test_the_sampler_that_paints_changes_nothing_of_the_training(task, model, run_dir):
+    import torch
+    from diffusers import EulerDiscreteScheduler
+
+    batch = task.prepare(model, run_dir, 3, quietly).collate([0, 1], [])
+    parts = parts_of(model)
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        losses.append(float(task.loss(model, batch)))
+        parts.pipeline.scheduler = EulerDiscreteScheduler.from_config(parts.pipeline.scheduler.config)
+        vars(parts).pop("noising")
+    assert losses[0] == losses[1]
+
+
 def test_the_adapter_sits_where_diffusers_looks_for_it(task, root):
     names = list(trainable(adapted(task, root)))
     assert {name.removeprefix("base_model.model.").partition(".")[0] for name in names} == {"unet", "text_encoder"}
