@@ -17,7 +17,9 @@ DESCRIBED = {
     ".ci": "what continuous integration runs",
     "benchmarks": "scripts that measure, and what they measured",
     "benchmarks/pipeline": "records per second, memory and start-up of the pipeline itself",
+    "benchmarks/training": "our training against transformers' trainers",
     "benchmarks/results": "one JSON file per measurement, with its machine and command",
+    "modalities/tercet_image/bases": "small bases of our own, with their cards and logs",
     "docs": "decisions, status and what needs more than a docstring",
     "docs/decisions": "one page each: context, choice, price",
     "docs/status": "per issue: what is done, and the command that shows it",
@@ -25,12 +27,14 @@ DESCRIBED = {
     "modalities": "the plug-ins, found by entry point",
     "recipes": "runnable examples",
     "recipes/pharmacy": "the sample inputs: drug names and a made-up pharmacy's documents",
+    "recipes/support": "the tools of a made-up pharmacy's support desk",
     "src": "the core",
     "tests": "one folder per part; `test_layers.py` checks the tree itself",
     "tests/core": "recipe, store, pipeline, training, evaluation",
     "tests/end_to_end": "whole runs, and a fourth modality from a wheel of its own",
     "tests/modalities": "the contract every modality keeps, and each plug-in's own tests",
     "tools": "what the Makefile calls",
+    "tools/bases": "how the bundled bases were trained",
 }
 MOST_DEPTH = {"src": 3, "modalities": 3, "kernels": 3}  # folders below the top that are shown; 2 elsewhere
 

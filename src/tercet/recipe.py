@@ -105,7 +105,9 @@ class Train(Section):
     warmup_fraction: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
     micro_batch: int = Field(2, ge=1, description="rows (for Whisper: 30-second windows) per forward")
-    budget: int | None = Field(None, ge=1, description="in place of micro_batch: tokens per forward, padding included")
+    budget: float | None = Field(
+        None, gt=0, description="in place of micro_batch: tokens (for Whisper: seconds) per forward, padding included"
+    )
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step, over all processes")
     clip_norm: float = Field(1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 on a GPU, else fp32")

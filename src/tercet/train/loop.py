@@ -42,7 +42,7 @@ class LoopSettings:
     warmup_fraction: float = 0.1
     weight_decay: float = 0.01
     micro_batch: int = 2
-    budget: int | None = None
+    budget: float | None = None
     accumulate: int = 1
     replay: float = 0.0
     clip_norm: float = 1.0

@@ -30,7 +30,7 @@ class Order:
     """
 
     def __init__(
-        self, data: TrainingData, *, micro_batch: int, budget: int | None, accumulate: int, replay: float, seed: int
+        self, data: TrainingData, *, micro_batch: int, budget: float | None, accumulate: int, replay: float, seed: int
     ) -> None:
         self.data, self.micro_batch, self.budget, self.num_micros = data, micro_batch, budget, accumulate
         self.per_row = replay / (1 - replay) if data.replay else 0.0  # general rows beside each row of the domain
