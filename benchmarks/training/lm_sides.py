@@ -25,8 +25,9 @@ from tercet.recipe import Adapter, load_recipe
 from tercet.store.shards import read_records
 from tercet.train.adapters import attach
 from tercet_text import lm_data
-from tercet_text.causal_lm import CausalLm
+from tercet_text.causal_lm import CausalLm, context_of
 from tercet_text.causal_lm_chat import ChatFormat
+from tercet_text.causal_lm_decoding import base_of
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "support.yaml"
 ADAPTER = Adapter(dropout=0.0)  # rank 16, alpha 32: the same on both sides
@@ -61,7 +62,8 @@ class Segments:
 def prepared(task: CausalLm, model: Any, run: Path, split: str) -> lm_data.PackedData:
     """Turn a split into packed rows, as the task does."""
     train = task.recipe.sections.train
-    return lm_data.prepare(task._form, 8192, model.device, read_records(run, "text", split), train, 1, lambda *_: None)
+    records, context = read_records(run, "text", split), context_of(model.config)
+    return lm_data.prepare(task._form, context, model.device, records, train, 1, lambda *_: None)
 
 
 def ours(asked: argparse.Namespace, task: CausalLm, segments: Segments, cache: Path) -> Any:
@@ -71,7 +73,7 @@ def ours(asked: argparse.Namespace, task: CausalLm, segments: Segments, cache: P
 
     settings = LoopSettings(asked.steps, RATE, seed=1, warmup_fraction=WARMUP, weight_decay=DECAY, micro_batch=1)
     torch.manual_seed(1)
-    base: Any = task.load_base(resolve("auto", "chat").path)
+    base: Any = task.load_base(resolve(asked.base, "chat").path)
     model = attach(base, ADAPTER, task.defaults.targets, "auto")
     started = time.perf_counter()
     data = prepared(task, base, asked.run, "train")
@@ -93,7 +95,7 @@ def theirs(asked: argparse.Namespace, task: CausalLm, segments: Segments, cache:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-    path = resolve("auto", "chat").path
+    path = resolve(asked.base, "chat").path
     task._form = ChatFormat.of(path)  # as load_base does
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     torch.manual_seed(1)
@@ -134,21 +136,19 @@ def theirs(asked: argparse.Namespace, task: CausalLm, segments: Segments, cache:
 
 
 def held_out_loss(task: CausalLm, model: Any, run: Path) -> float:
-    """Give the mean loss over the labels of held-out dialogs, by transformers' own forward of each dialog alone."""
-    total = count = 0.0
+    """Give the mean loss over the labels of held-out dialogs."""
+    data = prepared(task, base_of(model), run, "held_out")
     with torch.no_grad():
-        for dialog in prepared(task, model, run, "held_out").dialogs[:40]:
-            ids, places = torch.tensor([dialog.tokens.ids]), list(dialog.tokens.counted)
-            logits = model(input_ids=ids).logits[0, [at - 1 for at in places]]
-            total += float(torch.nn.functional.cross_entropy(logits, ids[0, places], reduction="sum"))
-            count += len(places)
-    return total / count
+        losses = [float(task.loss(model, data.collate([at], []))) for at in range(len(data.rows))]
+    units = [row.units for row in data.rows]
+    return sum(loss * count for loss, count in zip(losses, units, strict=True)) / sum(units)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("side", choices=["ours", "theirs"])
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished `tercet run`")
+    parser.add_argument("--base", default="auto")
     parser.add_argument("--steps", type=int, required=True, help="of the whole training")
     parser.add_argument("--segment", type=int, required=True, help="steps of one segment")
     parser.add_argument("--threads", type=int, default=2)

@@ -39,7 +39,7 @@ class Side:
     def __init__(self, name: str, asked: argparse.Namespace, steps: int, batch: int = 0) -> None:
         command = [sys.executable, str(Path(__file__).with_name("lm_sides.py")), name, "--run", str(asked.run)]
         command += ["--steps", str(steps), "--segment", str(asked.steps), "--threads", str(asked.threads)]
-        command += ["--batch", str(batch)]
+        command += ["--batch", str(batch), "--base", asked.base]
         environment = {**os.environ, "OMP_NUM_THREADS": str(asked.threads), "TOKENIZERS_PARALLELISM": "false"}
         self.name = name
         self.process = subprocess.Popen(
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="optimiser steps of one segment")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--run", type=Path, help="folder of the dialogs; made on first use")
+    parser.add_argument("--base", default="auto", help="auto: SmolLM2-135M-Instruct")
     parser.add_argument("--output", type=Path, default=RESULTS)
     asked = parser.parse_args()
     asked.run = asked.run or REPOSITORY / ".cache" / "lm-trainer"
@@ -134,7 +135,7 @@ def main() -> None:
     result = {
         "command": f"python benchmarks/training/lm_trainer.py --pairs {asked.pairs} --steps {asked.steps} "
         f"--threads {asked.threads}",
-        "machine": say_machine(describe_machine()), "threads": asked.threads,
+        "base": asked.base, "machine": say_machine(describe_machine()), "threads": asked.threads,
         **{name: version(name) for name in ("torch", "transformers", "peft")},
         "load_before": round(load, 1), **measure(asked),
     }  # fmt: skip
