@@ -73,14 +73,15 @@ def relation_of(first: SeenObject, second: SeenObject) -> str:
 def attribute_hits(scene: Mapping[str, Any], seen: Seen) -> dict[str, bool]:
     """Hold what is seen against a scene: for each attribute, whether the picture has all of it right.
 
-    Objects are matched so that most attributes are right. An object that is missing has no colour, shape or size; one
-    too many only spoils `number`. `relation` is judged in scenes of two or more, whether or not a caption tells it.
+    Objects are matched so that most colours, shapes and sizes are right. An object that is missing has none; one too
+    many only spoils `number`. `relation` is judged in scenes of two or more, whether or not a caption tells it.
     """
     wanted = scene["objects"]
     places: list[SeenObject | None] = [*seen.objects, *[None] * max(0, len(wanted) - len(seen.objects))]
     matched = max(
         (_object_hits(scene, chosen) for chosen in permutations(places, len(wanted))),
-        key=lambda hits: sum(hits.values()),
+        # where things stand decides between equals alone: else a wrong pair would pass for its own mirror image
+        key=lambda hits: (sum(hit for (kind, _), hit in hits.items() if kind != "relation"), sum(hits.values())),
     )
     return {
         "number": len(seen.objects) == len(wanted),

@@ -155,3 +155,14 @@ def test_two_alike_are_matched_by_where_they_stand():
     assert all(attribute_hits(pair, see(pair)).values())
     empty = Seen("white", ())
     assert attribute_hits(pair, empty)["background"]
+
+
+def test_a_mirror_image_of_wrong_things_keeps_its_relation_fault():
+    wrong = scene_of("small blue circle", "small red star", relation="right of")
+    hits = attribute_hits(scene_of("small red star", "small blue circle", relation="right of"), see(wrong))
+    assert [name for name, hit in hits.items() if not hit] == ["relation"]
+    # the star is half right, so it is matched although the mirror image would save the relation
+    half = scene_of("large red star", "small pink ring", relation="right of")
+    assert not attribute_hits(scene_of("small blue heart", "large red star", relation="right of"), see(half))[
+        "relation"
+    ]
