@@ -1,6 +1,7 @@
 """Attention within each dialog of a packed row: on a CPU, blocks that a mask hides are computed all the same.
 
-In rows of 1,024 tokens with ten dialogs each that was 29 of 100 seconds of a training step.
+In rows of 1,024 tokens with ten dialogs each that was 29 of 100 seconds of a training step. And attention that doesn't
+repeat keys for every head of a group, which took 62 ms of a step that decodes 16 answers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Segment = tuple[int, int, int, int]  # start and end of a stretch of a row, star
 def register() -> str:
     """Make the attention known to transformers; return the name by which a model takes it.
 
-    Without `segments`, as in decoding, it is transformers' own `sdpa`.
+    Without `segments`, as in decoding, it is what transformers' own `sdpa` is.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -26,7 +27,7 @@ def register() -> str:
 
 
 def attend(
-    module: Any,
+    module: Any,  # noqa: ARG001 - transformers calls it so
     query: Any,
     key: Any,
     value: Any,
@@ -34,21 +35,22 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     segments: Sequence[Sequence[Segment]] | None = None,
-    **others: Any,
+    **others: Any,  # noqa: ARG001
 ) -> tuple[Any, None]:
     """Attend by segments, one list of them per row; gives [rows, tokens, heads, features] as transformers expects.
 
     The segments of a row follow one another and cover it, padding too.
     """
     import torch
-    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    from transformers.integrations.sdpa_attention import repeat_kv
 
-    if segments is None:
-        plain: tuple[Any, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
-        )
-        return plain
     groups = query.shape[1] // key.shape[1]
+    if segments is None:
+        plain = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout, attention_mask is None and query.shape[2] > 1,
+            scale=scaling, enable_gqa=groups > 1,
+        )  # fmt: skip
+        return plain.transpose(1, 2).contiguous(), None
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     rows = []
     for at, row in enumerate(segments):

@@ -90,8 +90,15 @@ def prepared(model: Any, form: ChatFormat, records: list[Record], context: int =
     return lm_data.prepare(form, context, model.device, records, train, 1, lambda *_: None)
 
 
-def logits_apart(model: Any, data: lm_data.PackedData) -> dict[tuple[str, int], torch.Tensor]:
-    """Compute each label's logits with each dialog alone, by transformers' plain forward."""
+def plain_model(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def logits_apart(folder: Path, data: lm_data.PackedData) -> dict[tuple[str, int], torch.Tensor]:
+    """Compute each label's logits with each dialog alone, by transformers' own forward and attention."""
+    model = plain_model(folder)
     found: dict[tuple[str, int], torch.Tensor] = {}
     for dialog in data.dialogs:
         logits = model(torch.tensor([dialog.tokens.ids])).logits[0]
@@ -125,7 +132,7 @@ def test_a_packed_row_gives_what_each_dialog_gives_alone(task: CausalLm, folder:
     assert len(data.rows) == 1  # all four together, three of them behind one head
     assert data.describe()["tokens"] < data.describe()["tokens_apart"]
     with torch.no_grad():
-        apart = logits_apart(model, data)
+        apart = logits_apart(folder, data)
         assert farthest(apart, logits_packed(model, data)) < 1e-4
         assert farthest(apart, logits_packed(model, data, segments=None)) < 1e-4  # by the mask, as on a GPU
         # a plain causal mask lets dialogs see one another: the check above can fail
@@ -196,13 +203,13 @@ def test_every_dialog_is_in_exactly_one_row_within_its_size(task: CausalLm, fold
 
 def test_an_answer_does_not_depend_on_its_neighbours(task: CausalLm, folder: Path) -> None:
     decoder = Decoder(task.load_base(folder), task._form)
+    plain: Any = plain_model(folder)
     prompts = [task._form.prompt([{"role": "user", "content": text}]) for text in ("Hi.", "Is it far from here?", "No")]
     together = decoder.write(prompts, 8)
     assert together == [decoder.write([prompt], 8)[0] for prompt in prompts]
-    model = decoder.model
     for prompt, text in zip(prompts, together, strict=True):  # transformers' own greedy search agrees
         given = torch.tensor([prompt])
-        written = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=8, do_sample=False)
+        written = plain.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=8, do_sample=False)
         assert task._form.read(written[0, len(prompt) :].tolist()) == text
 
 
