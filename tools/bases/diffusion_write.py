@@ -59,8 +59,9 @@ Prompts are padded to the tokenizer's {tokens} tokens, in training as in paintin
 
 On {number} captions of held-out combinations (half one object, half two; half short, half dense), {steps} steps,
 guidance {guidance}, one picture each, judged by `tercet_image.checker`, which shares nothing with this model. An
-attribute counts when the picture has it right for all its objects. Chance: the same pictures held against another
-scene's caption.
+attribute counts when the picture has it right for all its objects. Chance: the same pictures held against
+another scene with as many objects, so of `number` it says nothing; two things that are both wrong may stand either way
+round, so `relation` is right by chance half the time.
 
 | attribute | right | 95% interval | of | chance |
 |---|---|---|---|---|
