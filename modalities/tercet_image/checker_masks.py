@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tercet_image.renderer import RADIUS, SUPERSAMPLE, _shape
+from tercet_image.renderer import RADIUS, SUPERSAMPLE, draw_shape
 
 NUM_RADII = 25
 WINDOW = 0.55  # of the picture's width: the largest shape spans 0.48
@@ -60,7 +60,7 @@ def _draw(shape: str, radius: float, size: int) -> tuple[Cover, tuple[float, flo
 def _mask(shape: str, radius: float, side: int, at: tuple[float, float]) -> Cover:
     large = Image.new("RGB", (side * SUPERSAMPLE,) * 2, "black")
     centre = (at[0] * SUPERSAMPLE, at[1] * SUPERSAMPLE)
-    _shape(ImageDraw.Draw(large), shape, centre, radius * SUPERSAMPLE, (255, 255, 255), (0, 0, 0))
+    draw_shape(ImageDraw.Draw(large), shape, centre, radius * SUPERSAMPLE, (255, 255, 255), (0, 0, 0))
     return np.asarray(large.resize((side, side), Image.Resampling.BOX).getchannel(0), np.float64) / 255
 
 

@@ -65,7 +65,7 @@ def draw_scene(
             _package(canvas, thing, colour, (x * large, y * large), large)
         else:
             radius = RADIUS[thing["size"]] * large * draw.uniform(0.94, 1.06)
-            _shape(canvas, thing["shape"], (x * large, y * large), radius, parse_hex(colour), parse_hex(background))
+            draw_shape(canvas, thing["shape"], (x * large, y * large), radius, parse_hex(colour), parse_hex(background))
     return image.resize((size, size), Image.Resampling.BOX)
 
 
@@ -82,7 +82,8 @@ def _places(scene: Mapping[str, Any], draw: random.Random) -> list[Point]:
     return [(x + draw.uniform(-jitter, jitter), y + draw.uniform(-jitter, jitter)) for x, y in places]
 
 
-def _shape(canvas: ImageDraw.ImageDraw, shape: str, at: Point, radius: float, fill: RGB, background: RGB) -> None:
+def draw_shape(canvas: ImageDraw.ImageDraw, shape: str, at: Point, radius: float, fill: RGB, background: RGB) -> None:
+    """Draw one shape around the point `at`; `background` fills what a ring or moon leaves open. All in pixels."""
     x, y = at
     if shape in {"circle", "ring", "moon"}:
         canvas.ellipse(_box(x, y, radius), fill=fill)
