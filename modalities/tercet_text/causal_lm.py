@@ -37,7 +37,7 @@ from tercet_text.lm_metrics import (
     reply_error,
     write_turn,
 )
-from tercet_text.lm_suites import MOST_TOKENS, TOPIC, dialog_examples, read_suites
+from tercet_text.lm_suites import ASKS, MOST_TOKENS, TOPIC, dialog_examples, read_suites
 from tercet_text.recipe import TextRecipe
 from tercet_text.tool_dialogs import system_message as tool_system_message
 from tercet_text.tool_file import read_tools
@@ -210,7 +210,7 @@ class CausalLm:
         if not tools:
             return Measured({REPLY_ERRORS: (reply_error(prediction, example.reference), 1.0)})
         wanted, made = read_turn(example.reference), read_turn(prediction)
-        counts = count_tool_turn(wanted, made, tools)
+        counts = count_tool_turn(wanted, made, tools, asks=example.slices.get("turn") == ASKS)
         return Measured({**counts, REPLY_ERRORS: (reply_error(made.reply, wanted.reply), 1.0)})
 
     def export(self, base: Path, adapter: Path, out: Path) -> None:

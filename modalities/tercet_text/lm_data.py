@@ -51,7 +51,7 @@ def prepare(
         )
     is_weighed = train.weights is not None or train.real_fraction is not None
     weights = record_weights(kept, train) if is_weighed else None
-    most = min(context, PACK_TOKENS, train.budget or PACK_TOKENS)
+    most = min(context, PACK_TOKENS, int(train.budget or PACK_TOKENS))
     return PackedData(dialogs, weights, most, left_out, device, seed)
 
 

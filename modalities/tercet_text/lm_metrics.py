@@ -51,14 +51,17 @@ def read_turn(text: str) -> Turn:
         return Turn((), (), text, OPEN in text)
 
 
-def count_tool_turn(wanted: Turn, made: Turn, tools: Sequence[Any]) -> dict[str, tuple[float, float]]:
+def count_tool_turn(
+    wanted: Turn, made: Turn, tools: Sequence[Any], *, asks: bool = False
+) -> dict[str, tuple[float, float]]:
     """Count a turn with tools at hand.
 
-    It fails when its calls aren't the wanted ones, when its reply lacks a fact of their results, or when it says
-    nothing. Where no call is wanted, any is one too many.
+    It fails when its calls aren't the wanted ones, when its reply lacks a fact of their results, when it says nothing,
+    or when it should ask back (`asks`) and holds no question. Where no call is wanted, any is one too many.
     """
     is_right = made.calls == wanted.calls and not made.is_unreadable
-    has_reported = bool(made.reply) and all(holds(made.reply, fact) for fact in facts(wanted))
+    has_asked = "?" in made.reply or not asks
+    has_reported = bool(made.reply) and has_asked and all(holds(made.reply, fact) for fact in facts(wanted))
     counts: dict[str, tuple[float, float]] = {TASK_FAILURES: (float(not (is_right and has_reported)), 1.0)}
     if wanted.calls:
         pairs = zip(wanted.calls, (*made.calls, *[None] * len(wanted.calls)), strict=False)

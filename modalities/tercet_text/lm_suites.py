@@ -18,6 +18,7 @@ from tercet_text.lm_metrics import write_turn
 HELD_OUT = "questions in phrases and about values never trained on"
 GENERAL = "general questions with short answers"
 TOPIC = "topic"  # the slice that only general questions have
+CALLS, ASKS, SAYS = "calls", "asks back", "says"  # the slice "turn" of a dialog with tools
 MOST_TOKENS = 96
 MOST_GENERAL_TOKENS = 32
 
@@ -51,7 +52,15 @@ def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, fol
     content = {
         "messages": list(messages[: at + 1]), "tools": tools, "environment": environment, "most_tokens": MOST_TOKENS,
     }  # fmt: skip
-    slices = {"about": payload["intent"], "kind": payload["edge_case"], "persona": payload["persona"]}
+    calls = any(message.get("tool_calls") for message in turn)
+    asks = not calls and following < len(messages) and "?" in turn[-1]["content"]
+    does = CALLS if calls else ASKS if asks else SAYS
+    slices = {
+        "turn": does if tools else "",
+        "about": payload["intent"],
+        "kind": payload["edge_case"],
+        "persona": payload["persona"],
+    }
     reference = write_turn(turn) if tools else str(turn[-1]["content"])
     return Example(
         f"{record.id}/{at}", _source(messages[at]["content"], turn), reference, content,

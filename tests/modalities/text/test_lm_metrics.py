@@ -75,6 +75,13 @@ def test_a_turn_without_a_wanted_call(made: str, failures: int, spurious: int) -
     assert counts == {TASK_FAILURES: (failures, 1), SPURIOUS: (spurious, 1)}
 
 
+def test_a_turn_that_should_ask_back_and_does_not_fails() -> None:
+    wanted, made = (read_turn(write_turn([said(text)])) for text in ("How many packs?", "Here you are."))
+    assert count_tool_turn(wanted, made, TOOLS, asks=True)[TASK_FAILURES] == (1, 1)
+    assert count_tool_turn(wanted, wanted, TOOLS, asks=True)[TASK_FAILURES] == (0, 1)
+    assert count_tool_turn(wanted, made, TOOLS)[TASK_FAILURES] == (0, 1)
+
+
 def test_a_turn_that_ends_with_a_result_has_no_reply() -> None:
     assert read_turn(write_turn([{**said(""), "tool_calls": []}, {"role": "tool", "content": "{}"}])).reply == ""
 
@@ -116,7 +123,8 @@ def test_a_dialog_is_cut_at_each_message_of_the_user() -> None:
     assert read_turn(first.reference).calls == ()
     assert read_turn(second.reference).calls == (Call("price", {"packs": 3, "order": "RX-1"}),)
     assert second.source == "order <order>, <packs> packs."
-    assert first.slices == {"about": "price", "kind": "missing"}
+    assert first.slices == {"turn": "asks back", "about": "price", "kind": "missing"}
+    assert second.slices["turn"] == "calls"
 
 
 def test_the_two_halves_of_the_general_questions_share_none() -> None:
