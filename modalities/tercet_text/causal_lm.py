@@ -17,6 +17,7 @@ from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.sources import read_terms
 from tercet.store.shards import read_records
+from tercet.train.adapters import as_base
 from tercet.train.mixing import is_watched
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_text.calls import Call
@@ -25,7 +26,7 @@ from tercet_text.causal_lm_chat import OPEN, ChatFormat, TemplateFault, before_c
 from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, base_of
 from tercet_text.dialog import system_message
 from tercet_text.environment import Environment
-from tercet_text.general import Question
+from tercet_text.general import Question, tuning
 from tercet_text.lm_metrics import (
     GENERAL_ERRORS,
     REPLY_ERRORS,
@@ -37,7 +38,7 @@ from tercet_text.lm_metrics import (
     reply_error,
     write_turn,
 )
-from tercet_text.lm_suites import ASKS, MOST_TOKENS, TOPIC, dialog_examples, read_suites
+from tercet_text.lm_suites import ASKS, MOST_TOKENS, TOPIC, dialog_examples, general_examples, read_suites
 from tercet_text.recipe import TextRecipe
 from tercet_text.tool_dialogs import system_message as tool_system_message
 from tercet_text.tool_file import read_tools
@@ -113,9 +114,16 @@ class CausalLm:
 
         base = base_of(model)
         records = (record for record in read_records(run_dir, "text", "train") if not self._is_watched(record))
-        return prepare(
-            self._form, context_of(base.config), base.device, records, self.recipe.sections.train, seed, on_units
-        )
+        train = self.recipe.sections.train
+        answered = self._base_answers(model, on_units) if train.replay else ()
+        return prepare(self._form, context_of(base.config), base.device, records, train, seed, on_units, answered)
+
+    def _base_answers(self, model: Any, on_units: OnUnits) -> list[tuple[str, str]]:
+        """Let the base answer the general questions that don't judge: what it says there is what it shall go on to."""
+        examples = general_examples(tuning())
+        with as_base(model):
+            answers = list(self.answer(model, examples, on_units))
+        return [(example.source, said) for example, said in zip(examples, answers, strict=True) if said]
 
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the training dialogs that are kept out of training to be watched."""
@@ -126,7 +134,16 @@ class CausalLm:
         return is_watched(record.id, sections.train.early_stop, sections.seed)
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return cross-entropy over the assistant's tokens; the output layer runs where they are predicted alone."""
+        """Return the mean cross-entropy over the assistant's tokens, of the domain and of replay alike."""
+        import torch
+
+        counts = [len(some["targets_N"]) for some in batch]
+        losses = [self._loss(model, some) for some in batch]
+        weights = torch.tensor(counts, device=losses[0].device) / sum(counts)
+        return (torch.stack(losses) * weights).sum()
+
+    def _loss(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Run the output layer only where an assistant's token is predicted: it is a fifth of SmolLM2's work."""
         import torch
 
         base: Any = base_of(model)

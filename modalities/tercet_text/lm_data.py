@@ -14,7 +14,7 @@ from tercet.train.mixing import draw_pass, record_weights
 from tercet.train.task import OnUnits, Row
 from tercet_text.calls import chat_messages
 from tercet_text.causal_lm_chat import ChatFormat, TemplateFault
-from tercet_text.causal_lm_packing import Dialog, Layout, batch, pack, shared_heads
+from tercet_text.causal_lm_packing import Dialog, Layout, Pack, batch, pack, shared_heads
 from tercet_text.lm_suites import tools_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PACK_TOKENS = 1024  # of a row; a longer dialog is a row of its own
 WEIGHTED_PASSES = 4  # where records come more or less often than once, several draws stand for their weights
+REPLAY_TOKENS = 256  # of a row of general questions
 TOLD_EVERY = 64  # dialogs
 
 
@@ -33,8 +34,11 @@ def prepare(
     train: Train,
     seed: int,
     on_units: OnUnits,
+    answered: Sequence[tuple[str, str]] = (),
 ) -> PackedData:
     """Turn records into rows; a dialog of more than `context` tokens is left out and counted, never cut.
+
+    `answered` holds general questions with the base's own answers: they become the rows of replay.
 
     Raises:
         NothingSurvived: there is no record, or none that fits.
@@ -52,7 +56,13 @@ def prepare(
     is_weighed = train.weights is not None or train.real_fraction is not None
     weights = record_weights(kept, train) if is_weighed else None
     most = min(context, PACK_TOKENS, int(train.budget or PACK_TOKENS))
-    return PackedData(dialogs, weights, most, left_out, device, seed)
+    general = [_general(form, question, answer) for question, answer in answered]
+    return PackedData(dialogs, general, weights, most, left_out, device, seed)
+
+
+def _general(form: ChatFormat, question: str, answer: str) -> Dialog:
+    said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Dialog(f"general/{question}", form.tokens(said), "general")
 
 
 def _read(
@@ -82,22 +92,22 @@ def _read(
 
 
 class PackedData:
-    """Rows of packed dialogs; none is general, `replay` is empty."""
+    """Rows of packed dialogs, and rows of replay."""
 
-    replay: Sequence[Row] = ()
     padded_to = 0.0
     unit = "tokens"
 
     def __init__(
         self,
         dialogs: Sequence[Dialog],
+        general: Sequence[Dialog],
         weights: Sequence[float] | None,
         most: int,
         left_out: Mapping[str, int],
         device: torch.device,
         seed: int,
     ) -> None:
-        self.dialogs, self.left_out, self.device = dialogs, left_out, device
+        self.dialogs, self.general, self.left_out, self.device = dialogs, general, left_out, device
         self.heads = shared_heads(dialogs)
         passes = WEIGHTED_PASSES if weights else 1
         self.packs = [
@@ -105,21 +115,20 @@ class PackedData:
             for at in range(passes)
             for row in pack(dialogs, self._chosen(weights, f"{seed}/{at}"), self.heads, most, f"{seed}/pack/{at}")
         ]
-        self.rows: Sequence[Row] = [
-            Row(
-                row.size,
-                sum(len(dialogs[number].tokens.counted) for number in row.dialogs),
-                tuple(dialogs[number].record for number in row.dialogs),
-            )
-            for row in self.packs
-        ]
+        self.replay_packs = pack(general, range(len(general)), shared_heads(general), REPLAY_TOKENS, f"{seed}/replay")
+        self.rows: Sequence[Row] = [_row(row, dialogs) for row in self.packs]
+        self.replay: Sequence[Row] = [_row(row, general) for row in self.replay_packs]
 
     def _chosen(self, weights: Sequence[float] | None, seed: str) -> Sequence[int]:
         return draw_pass(weights, f"{seed}/draw") if weights else range(len(self.dialogs))
 
-    def collate(self, rows: Sequence[int], replay: Sequence[int]) -> dict[str, Any]:  # noqa: ARG002 - there is none
-        """Make a micro-batch; `causal_lm_packing.batch` names its tensors."""
-        return batch([Layout(self.packs[at], self.dialogs) for at in rows], self.device)
+    def collate(self, rows: Sequence[int], replay: Sequence[int]) -> list[dict[str, Any]]:
+        """Make a micro-batch: the domain's rows, then replay's; `causal_lm_packing.batch` names their tensors."""
+        layouts = [
+            [Layout(self.packs[at], self.dialogs) for at in rows],
+            [Layout(self.replay_packs[at], self.general) for at in replay],
+        ]
+        return [batch(some, self.device) for some in layouts if some]
 
     def describe(self) -> dict[str, Any]:
         """Say what the data holds; `tokens_apart` counts what its dialogs are when each stands alone."""
@@ -128,7 +137,13 @@ class PackedData:
             "dialogs": len(self.dialogs),
             "left_out": dict(self.left_out),
             "rows": len(self.rows),
+            "replay_rows": len(self.replay),
             "tokens": sum(row.size for row in self.packs),
             "tokens_apart": apart,
             "labels": sum(row.units for row in self.rows),
         }
+
+
+def _row(row: Pack, dialogs: Sequence[Dialog]) -> Row:
+    labels = sum(len(dialogs[number].tokens.counted) for number in row.dialogs)
+    return Row(row.size, labels, tuple(dialogs[number].record for number in row.dialogs))

@@ -25,6 +25,7 @@ from tercet_text.causal_lm_decoding import Decoder
 from tercet_text.causal_lm_packing import Layout, batch
 from tercet_text.dialog import message
 from tercet_text.environment import Domain, Environment, Tool
+from tercet_text.general import judging
 
 TOOL = Tool(name="price", description="price of packs", parameters={"packs": Domain(integer=(1, 9))},
             returns={"total": Domain(price=(1.0, 9.0))})  # fmt: skip
@@ -145,8 +146,8 @@ def test_padding_changes_no_loss_and_a_loss_is_the_mean_over_labels(task: Causal
     with torch.no_grad():
         losses = [float(task.loss(model, data.collate([0], []))) for data in lm]
         layouts = [Layout(data.packs[0], data.dialogs) for data in lm]
-        both = float(task.loss(model, batch(layouts, model.device)))
-        masked = float(task.loss(model, batch(layouts, model.device) | {"segments": None}))
+        both = float(task.loss(model, [batch(layouts, model.device)]))
+        masked = float(task.loss(model, [batch(layouts, model.device) | {"segments": None}]))
     units = [data.rows[0].units for data in lm]
     expected = sum(loss * count for loss, count in zip(losses, units, strict=True)) / sum(units)
     assert both == pytest.approx(expected, rel=1e-5)
@@ -171,6 +172,37 @@ def test_a_gradient_goes_through_an_adapter_and_equals_that_of_dialogs_alone(tas
         (task.loss(model, one.collate([0], [])) * one.rows[0].units / total).backward()
     for name, value in parameters.items():
         torch.testing.assert_close(packed[name], value.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_replay_is_what_the_base_says_and_counts_by_its_labels(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    answered = [("What is the opposite of hot?", "Cold, of course."), ("Which day follows Monday?", "Tuesday.")]
+    data = lm_data.prepare(
+        task._form, 512, model.device, DIALOGS, Train(task="causal-lm"), 1, lambda *_: None, answered
+    )
+    (held,) = [row.records for row in data.replay]
+    assert set(held) == {f"general/{text}" for text, _ in answered}
+    own, both = (data.collate(*numbers) for numbers in (([0], []), ([0], [0])))
+    assert task._form.tokenizer.decode(both[1]["targets_N"]).count("<|im_end|>") == 2
+    with torch.no_grad():
+        alone = [float(task.loss(model, [some])) for some in both]
+        assert float(task.loss(model, own)) == pytest.approx(alone[0])
+        units = (data.rows[0].units, data.replay[0].units)
+        expected = (alone[0] * units[0] + alone[1] * units[1]) / sum(units)
+        assert float(task.loss(model, both)) == pytest.approx(expected)
+
+
+def test_the_base_answers_replay_whatever_the_adapter(task: CausalLm, folder: Path) -> None:
+    model: Any = attach(task.load_base(folder), Adapter(rank=2, dropout=0.0), task.defaults.targets).eval()
+    first = task._base_answers(model, lambda *_: None)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.normal_()
+    assert task._base_answers(model, lambda *_: None) == first
+    judged = {one.text for one in judging()}
+    assert first
+    assert not judged & {question for question, _ in first}
 
 
 def test_dialogs_over_the_context_are_left_out_and_counted(task: CausalLm, folder: Path) -> None:
