@@ -18,7 +18,7 @@ from tercet.records import Record
 from tercet.sources import read_terms
 from tercet.store.shards import read_records
 from tercet.train.adapters import as_base
-from tercet.train.mixing import is_watched
+from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
@@ -68,7 +68,15 @@ class CausalLm:
         self.recipe = recipe
         self.section: TextRecipe = section
         self.has_tools = section.tools is not None and section.tools.dialogs > 0
-        self.defaults = Defaults(base="chat", targets=LINEAR, learning_rate=1e-3, replay=0.0, lora_scale=1.0)
+        self.defaults = Defaults(
+            base="chat",
+            targets=LINEAR,
+            learning_rate=1e-3,
+            replay=0.0,
+            lora_scale=1.0,
+            pipeline_tag="text-generation",
+            false_triggers=1.0,
+        )
         # without tools nothing can be executed: there a reply is held against the reference's words
         self.primary_metric = TASK_FAILURES if self.has_tools else REPLY_ERRORS
         self.other_metric = REPLY_ERRORS if self.has_tools else ""
@@ -113,8 +121,9 @@ class CausalLm:
         from tercet_text.lm_data import prepare
 
         base = base_of(model)
-        records = (record for record in read_records(run_dir, "text", "train") if not self._is_watched(record))
-        train = self.recipe.sections.train
+        train, seed_of_recipe = self.recipe.sections.train, self.recipe.sections.seed
+        held = read_records(run_dir, "text", "train")
+        records = training_records(held, train, seed_of_recipe, lambda record: record.id)
         answered = self._base_answers(model, on_units) if train.replay else ()
         return prepare(self._form, context_of(base.config), base.device, records, train, seed, on_units, answered)
 

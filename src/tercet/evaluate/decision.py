@@ -8,8 +8,6 @@ from typing import Literal
 
 from tercet.evaluate.statistics import FEW_SOURCES, Comparison
 
-FALSE_TRIGGERS_PER_100 = 0.1  # domain words heard where none was said, per 100 words
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -26,12 +24,14 @@ def decide(
     false_triggers: float,
     *,
     margin: float,
-    names: tuple[str, str] = ("B-WER", "U-WER"),
+    allowed: float = 0.1,
+    names: tuple[str, str, str] = ("B-WER", "U-WER", "false triggers"),
 ) -> Decision:
     """Decide by the rules of DESIGN section 9; lower is better for every metric, all in points.
 
     `primary` is the domain metric, `general` the change on each general set, `others` the words off the domain,
-    `false_triggers` the tuned model's, per 100 words. Promote needs every rule; decline needs one wholly broken.
+    `false_triggers` the tuned model's, per 100 units (words, answers), of which `allowed` may be. Promote needs every
+    rule; decline needs one wholly broken.
     """
     rules: list[tuple[bool, bool, str]] = []  # (holds, is wholly broken, what was found)
     rules.append((primary.is_better, primary.is_worse, f"{names[0]} {_say(primary)}: must lie wholly below 0"))
@@ -46,8 +46,8 @@ def decide(
         rules.append((False, False, "no general set was evaluated: forgetting is unknown"))
     if others is not None:
         rules.append((not others.is_worse, False, f"{names[1]} {_say(others)}: must not lie wholly above 0"))
-    found = f"false triggers {false_triggers:.3f} per 100 words: at most {FALSE_TRIGGERS_PER_100:g}"
-    rules.append((false_triggers <= FALSE_TRIGGERS_PER_100, False, found))
+    found = f"{names[2]} {false_triggers:.3f} per 100: at most {allowed:g}"
+    rules.append((false_triggers <= allowed, False, found))
     reasons = tuple(f"{'holds' if holds else 'fails'}: {text}" for holds, _, text in rules)
     if all(holds for holds, _, _ in rules):
         return Decision("promote", reasons)

@@ -108,8 +108,8 @@ def _decide(
     others = judge.compare(heard[primary_name], task.other_metric)
     deciding = [one.tuned_counts for suite in suites if suite.role != "other" for one in heard[suite.name]]
     triggers = rate(deciding, task.false_trigger_metric) or 0.0
-    names = (task.primary_metric, task.other_metric)
-    return decide(primary, general, others, triggers, margin=margin, names=names)
+    names = (task.primary_metric, task.other_metric, task.false_trigger_metric)
+    return decide(primary, general, others, triggers, margin=margin, allowed=task.defaults.false_triggers, names=names)
 
 
 def try_recipe(

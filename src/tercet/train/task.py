@@ -28,6 +28,7 @@ class Defaults:
     replay: float
     lora_scale: float
     pipeline_tag: str = ""  # what the Hub calls such models: automatic-speech-recognition, say
+    false_triggers: float = 0.1  # what `promote` allows of the false trigger metric, per 100 units
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Task(Protocol):
     primary_metric: str  # decides, on the primary suite
     other_metric: str  # must not get wholly worse on the primary suite
     general_metric: str  # bounds forgetting, on each general suite
-    false_trigger_metric: str  # domain words where none was said; the decision bounds it per 100 units
+    false_trigger_metric: str  # domain words where none was said; `defaults.false_triggers` bounds it
     rates: tuple[str, ...]  # metrics that are reported plainly for each model, where more may be better (recall)
     settings: Mapping[str, Any]  # what training uses of the recipe outside `train`: JSON values, pinned
     decoding: Mapping[str, Any]  # how `answer` decodes: JSON values; answers are kept apart by them
