@@ -250,7 +250,7 @@ class _Training:
         with processes.autocast():
             data = self.task.prepare(model, self.run_dir, self.seed, on_units)
         held = dict(data.describe())
-        said = [f"{name.replace('_', ' ')} {value}" for name, value in held.items() if value not in ([], "", None)]
+        said = [f"{name.replace('_', ' ')} {value}" for name, value in held.items() if value not in ([], {}, "", None)]
         announce(f"training data: {', '.join(said)}")
         if processes.is_main:
             write_atomically(self.folder / DATA, json.dumps(held, indent=1, default=str).encode())
