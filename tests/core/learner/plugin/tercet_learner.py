@@ -227,7 +227,8 @@ class Naming:
     def export(self, base: Path, adapter: Path, out: Path) -> None:
         from safetensors.torch import save_file
 
-        merged = load(self.load_base(base), adapter).merge_and_unload()
+        wrapped: Any = load(self.load_base(base), adapter)
+        merged = wrapped.merge_and_unload()
         save_file(merged.state_dict(), out / "model.safetensors")
         (out / "config.json").write_text("{}")
 
