@@ -19,6 +19,7 @@ modality = Modality(
         "vision-language": "tercet_image.vision_language:VisionLanguage",
         "text-to-image": "tercet_image.text_to_image:TextToImage",
     },
+    models={"scenes-vlm": "tercet_image:bases/scenes_vlm", "scenes-diffusion": "tercet_image:bases/scenes_diffusion"},
     show="tercet_image.show:show",
     checks="tercet_image.checks:checks",
 )

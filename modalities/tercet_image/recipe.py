@@ -159,7 +159,9 @@ class PictureTraining(Section):
         default=False,
         description="vision-language: learn captions too; a picture without questions always gives its own",
     )
-    min_snr_gamma: float = Field(5.0, gt=0, description="text-to-image: bounds a step's weight (arXiv:2303.09556)")
+    min_snr_gamma: float | None = Field(
+        5.0, gt=0, description="text-to-image: bounds a step's weight (arXiv:2303.09556); null: all weigh the same"
+    )
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="text-to-image: share trained without a caption")
     steps: int = Field(20, ge=1, le=1000, description="text-to-image: of a picture painted to be judged")
     guidance: float = Field(3.0, ge=0, le=100, description="text-to-image: of a picture painted to be judged")

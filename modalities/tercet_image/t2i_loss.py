@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from tercet_image.t2i_parts import Conditions, Parts
 
+LEAST_SNR = 1e-8  # a schedule may end in noise alone
 
-def denoising_loss(parts: Parts, latents_Bchw: torch.Tensor, told: Conditions, gamma: float) -> torch.Tensor:
+
+def denoising_loss(parts: Parts, latents_Bchw: torch.Tensor, told: Conditions, gamma: float | None) -> torch.Tensor:
     """Noise the latents to a time drawn for each, and hold what the denoiser predicts against the truth.
 
     Raises:
@@ -31,7 +33,7 @@ def denoising_loss(parts: Parts, latents_Bchw: torch.Tensor, told: Conditions, g
     return loss
 
 
-def _flow(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma: float) -> tuple[Any, ...]:
+def _flow(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma: float | None) -> tuple[Any, ...]:
     """Go a straight way from picture to noise, times by a logit-normal law (arXiv:2403.03206)."""
     import torch
 
@@ -44,7 +46,7 @@ def _flow(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma: flo
     return (1 - sigma) * latents + sigma * noise, times_B, noise - latents, torch.ones_like(sigma_B)
 
 
-def _diffusion(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma: float) -> tuple[Any, ...]:
+def _diffusion(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma: float | None) -> tuple[Any, ...]:
     """Noise by the scheduler, times spread evenly over the batch, weighted by min-SNR (arXiv:2303.09556)."""
     import torch
 
@@ -53,13 +55,15 @@ def _diffusion(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, gamma
     times_B = (spread * steps).long().clamp(max=steps - 1).to(latents.device)
     noisy = scheduler.add_noise(latents, noise, times_B)
     signal_B = scheduler.alphas_cumprod.to(latents)[times_B]
-    snr_B = signal_B / (1 - signal_B)
-    weight_B = snr_B.clamp(max=gamma)  # of the error in the picture itself
+    snr_B = (signal_B / (1 - signal_B)).clamp(min=LEAST_SNR)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
-        return noisy, times_B, noise, weight_B / snr_B
-    if kind == "v_prediction":
-        return noisy, times_B, scheduler.get_velocity(latents, noise, times_B), weight_B / (snr_B + 1)
-    if kind == "sample":
-        return noisy, times_B, latents, weight_B
-    raise ModelError(f"scheduler.prediction_type {kind!r}: text-to-image trains epsilon, v_prediction and sample")
+        target, per_picture_B = noise, 1 / snr_B  # an error in the noise is so much of one in the picture itself
+    elif kind == "v_prediction":
+        target, per_picture_B = scheduler.get_velocity(latents, noise, times_B), 1 / (snr_B + 1)
+    elif kind == "sample":
+        target, per_picture_B = latents, torch.ones_like(snr_B)
+    else:
+        raise ModelError(f"scheduler.prediction_type {kind!r}: text-to-image trains epsilon, v_prediction and sample")
+    weight_B = torch.ones_like(snr_B) if gamma is None else snr_B.clamp(max=gamma) * per_picture_B
+    return noisy, times_B, target, weight_B

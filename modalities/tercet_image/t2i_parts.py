@@ -60,8 +60,11 @@ class Parts:
         prepare_torchaudio()
         import diffusers
         import torch
+        import transformers
 
         diffusers.utils.logging.disable_progress_bar()
+        diffusers.utils.logging.set_verbosity_error()  # it warns of parts in other classes than it expects
+        transformers.utils.logging.disable_progress_bar()
         try:
             load: Any = diffusers.DiffusionPipeline.from_pretrained  # untyped
             pipeline = load(

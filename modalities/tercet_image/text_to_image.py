@@ -50,7 +50,12 @@ class TextToImage:
     """Fine-tunes a text-to-image pipeline on a run's pictures and counts what it paints wrong."""
 
     defaults = Defaults(
-        base="bundled:image/scenes-diffusion", targets=ATTENTION, learning_rate=1e-3, replay=0.3, lora_scale=1.0
+        base="bundled:image/scenes-diffusion",
+        targets=ATTENTION,
+        learning_rate=1e-3,
+        replay=0.3,
+        lora_scale=1.0,
+        pipeline_tag="text-to-image",
     )
     primary_metric = ATTRIBUTE_ERRORS
     other_metric = OTHER_ERRORS

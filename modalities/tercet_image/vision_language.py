@@ -45,7 +45,12 @@ class VisionLanguage:
     """Fine-tunes a vision-language model on a run's questions; what it answers must be the exact words."""
 
     defaults = Defaults(
-        base="bundled:image/scenes-vlm", targets=LANGUAGE, learning_rate=1e-3, replay=0.5, lora_scale=1.0
+        base="bundled:image/scenes-vlm",
+        targets=LANGUAGE,
+        learning_rate=1e-3,
+        replay=0.5,
+        lora_scale=1.0,
+        pipeline_tag="image-text-to-text",
     )
     primary_metric = ANSWER_ERRORS
     other_metric = KNOWN_ERRORS
@@ -77,7 +82,9 @@ class VisionLanguage:
         prepare_torchaudio()
         import torch
         from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         try:
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:

@@ -187,6 +187,36 @@ def test_min_snr_weighs_each_prediction_as_an_error_in_the_picture(task, model, 
     assert noise.std() == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_schedule_that_ends_in_noise_alone_gives_a_finite_loss(task, model, run_dir, kind, monkeypatch):
+    import torch
+
+    with_scheduler(model, prediction_type=kind, rescale_betas_zero_snr=True)
+    data = task.prepare(model, run_dir, 3, quietly)
+    monkeypatch.setattr(torch, "rand", lambda *size: torch.full(size, 1 - 1e-7))  # the very last time
+    assert parts_of(model).noising.alphas_cumprod[-1] == 0
+    assert torch.isfinite(task.loss(model, data.collate([0, 1], [])))
+
+
+def test_without_min_snr_every_time_weighs_the_same(recipe, root, run_dir, monkeypatch):
+    import torch
+
+    image = recipe.data["modalities"]["image"]
+    task = TextToImage(recipe.replaced(modalities={"image": {**image, "training": {"min_snr_gamma": None}}}))
+    model = task.load_base(root / "base")
+    batch = task.prepare(model, run_dir, 3, quietly).collate([0, 1, 2], [])
+    noise: list[torch.Tensor] = []
+    draw = torch.randn
+
+    def kept(*size: Any, **more: Any) -> Any:
+        noise.append(draw(*size, **more))
+        return noise[-1]
+
+    monkeypatch.setattr(torch, "randn", kept)
+    monkeypatch.setattr(parts_of(model), "predict", lambda noisy, times, told: torch.zeros_like(noisy))
+    assert float(task.loss(model, batch)) == pytest.approx(float(noise[0].square().mean()), rel=1e-5)
+
+
 def test_times_are_spread_over_the_whole_schedule_whatever_the_place_in_the_batch(task, model, run_dir, monkeypatch):
     import torch
 
