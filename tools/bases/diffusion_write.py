@@ -87,6 +87,8 @@ def write_folder(pipeline: Any, found: Mapping[str, Any], command: str, folder: 
         one.numel() for name in ("vae", "text_encoder", "unet") for one in getattr(pipeline, name).parameters()
     )
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    config = folder / "text_encoder" / "config.json"  # transformers would load it in fp16, diffusers the rest in fp32
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     shutil.copy(work / "training-log.jsonl", folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
     (folder / "README.md").write_text(

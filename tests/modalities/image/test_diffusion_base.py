@@ -139,3 +139,14 @@ class Ticks:
     def __gt__(self, other):
         self.left -= 1
         return self.left >= 0
+
+
+def test_it_loads_in_one_precision_without_being_told_which(painter):
+    """A text encoder kept as fp16 would be loaded so, and the rest in fp32: then nothing is painted at all."""
+    import diffusers
+    import torch
+
+    del painter  # it prepared torchaudio
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(FOLDER, local_files_only=True)
+    parts = (getattr(pipeline, name) for name in ("text_encoder", "unet", "vae"))
+    assert {value.dtype for part in parts for value in part.parameters()} == {torch.float32}
