@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tercet.errors import UsageError
+from tercet.machine import version_of
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
 from tercet.records import Record
@@ -68,7 +68,7 @@ class SpeechToText:
             "search": "greedy",
             "batch": BATCH_SIZE,
             "language": self.language,
-            **{name: _version(name) for name in ("torch", "transformers")},
+            **{name: version_of(name) for name in ("torch", "transformers")},
         }
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
@@ -209,14 +209,6 @@ def _is_multilingual(base: Path) -> bool:
 def touches_encoder(parameters: Iterable[str]) -> bool:
     """Say whether an adapter changes the encoder, by the names of a model's parameters."""
     return any("encoder." in name and "lora_" in name for name in parameters)
-
-
-def _version(distribution: str) -> str:
-    """Name what decodes: another version may write another transcript, so answers are kept apart by it."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "absent"
 
 
 def _cut(examples: Sequence[Example]) -> Iterator[tuple[int, list[Any]]]:

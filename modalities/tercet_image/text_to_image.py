@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
+from tercet.machine import version_of
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -77,7 +77,7 @@ class TextToImage:
             "steps": self.painting.steps,
             "guidance": self.painting.guidance,
             "batch": BATCH_SIZE,
-            **{name: _version(name) for name in ("torch", "transformers", "diffusers")},
+            **{name: version_of(name) for name in ("torch", "transformers", "diffusers")},
         }
         self._pipeline_class: Any = None  # set with the base
 
@@ -217,11 +217,3 @@ class TextToImage:
             fsync_folder(out)
         except OSError as error:
             raise disk_error(out, error) from error
-
-
-def _version(distribution: str) -> str:
-    """Name what paints: another version may paint another picture, so answers are kept apart by it."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "absent"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
+from tercet.machine import version_of
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -69,7 +69,7 @@ class VisionLanguage:
             "search": "greedy",
             "batch": BATCH_SIZE,
             "most_tokens": MOST_TOKENS,
-            **{name: _version(name) for name in ("torch", "transformers")},
+            **{name: version_of(name) for name in ("torch", "transformers")},
         }
         self._base_path = Path()  # set with the base
 
@@ -200,11 +200,3 @@ def _check_output_layer(model: Any, path: Path) -> None:
             f"{path}: {type(model).__name__} changes its logits after the output layer, which vision-language can't "
             "train; name another train.base"
         )
-
-
-def _version(distribution: str) -> str:
-    """Name what decodes: another version may write another answer, so answers are kept apart by it."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "absent"

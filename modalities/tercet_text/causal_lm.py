@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
+from tercet.machine import version_of
 from tercet.models.reference import ResolvedModel
 from tercet.randomness import canonical_json
 from tercet.recipe import Recipe
@@ -84,7 +84,7 @@ class CausalLm:
             "search": "greedy",
             "batch": BATCH_SIZE,
             "calls": MOST_CALLS,
-            **{name: _version(name) for name in ("torch", "transformers")},
+            **{name: version_of(name) for name in ("torch", "transformers")},
         }
         self._form: ChatFormat  # set with the base
 
@@ -310,11 +310,3 @@ def _check_output_layer(model: Any, path: Path) -> None:
             f"{path}: {type(model).__name__} changes its logits after the output layer, which causal-lm can't train; "
             "name another train.base"
         )
-
-
-def _version(distribution: str) -> str:
-    """Name what decodes: another version may write another answer, so answers are kept apart by it."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "absent"

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def version_of(distribution: str) -> str:
+    """Give an installed package's version, "absent" without it: another version may write other answers."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def has_gpu() -> bool:

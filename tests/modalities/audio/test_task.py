@@ -219,7 +219,7 @@ def test_answers_are_kept_apart_by_what_decodes_them(recipe, monkeypatch):
     from tercet_audio import task as module
 
     before = SpeechToText(recipe).decoding
-    monkeypatch.setattr(module, "version", lambda name: f"{name} of tomorrow")
+    monkeypatch.setattr(module, "version_of", lambda name: f"{name} of tomorrow")
     assert SpeechToText(recipe).decoding != before
     assert SpeechToText(recipe).decoding["torch"] == "torch of tomorrow"
 
