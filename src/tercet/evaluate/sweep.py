@@ -78,7 +78,13 @@ def read_sweep(path: Path, recipe: Recipe) -> list[Cell]:
     Raises:
         RecipeError: names the file, the variant, and what is wrong with it.
     """
+    if not path.is_file():
+        raise RecipeError(f"{path}: no such sweep file; recipes/pharmacy-ablations.yaml is one to start from")
     located = read_yaml(path)
+    if not isinstance(located.data, dict):
+        raise RecipeError(
+            f"{path}:1: a sweep file is a mapping with `variants`; write for example: variants: {{a: {{}}}}"
+        )
     try:
         sweep = SweepFile.model_validate(located.data)
     except ValidationError as error:

@@ -99,6 +99,7 @@ def test_variants_share_the_bytes_of_their_records(recipe, variants, tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
+        ("", r"ablations\.yaml:1: a sweep file is a mapping with `variants`"),
         ("variants: {}", r"ablations\.yaml:1: variants: "),
         ("variants:\n  a: {seed: [1]}", r"ablations\.yaml:2: variants\.a\.seed: "),
         ("variants:\n  a: {set: {train.step: 3}}", r"ablations\.yaml:2: set: train\.step: "),
