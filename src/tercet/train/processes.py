@@ -6,6 +6,7 @@ step. So a model needs no wrapper, and the number of processes changes nothing b
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -46,6 +47,8 @@ class Processes:
             raise UsageError("train.precision: this GPU has no bf16; set fp16 or fp32")
         # not an Accelerator: its precision is one for the whole life of a process, and a notebook trains twice
         self.state = PartialState(cpu=not torch.accelerator.is_available())
+        # while the interpreter still lives: gloo's threads, left to its end, now and then abort the process
+        atexit.register(self.state.destroy_process_group)
         self.rank, self.count = self.state.process_index, self.state.num_processes
         self.is_main: bool = self.state.is_main_process
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -63,3 +63,17 @@ def test_a_step_too_small_for_the_processes_names_the_fix(made, tmp_path):
     found = launched(folder, "torchrun")
     assert found.returncode != 0
     assert "a step has 1 rows for 2 processes; raise train.accumulate to 2 or more" in found.stderr
+
+
+def test_no_process_group_outlives_the_interpreter():
+    """Gloo's threads abort a process that ends around them, now and then: so the group must be gone before."""
+    script = (
+        "import atexit, torch.distributed as group\n"
+        "atexit.register(lambda: print('left' if group.is_initialized() else 'gone'))\n"
+        "from tercet.train.processes import Processes\n"
+        "Processes('fp32')\n"
+        "print('made' if group.is_initialized() else 'none')\n"
+    )
+    command = [sys.executable, *LAUNCHERS["torchrun"], "--no-python", sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert sorted(found.stdout.split()) == ["gone", "gone", "made", "made"], found.stderr[-3000:]
