@@ -175,8 +175,10 @@ def link_records(made: Path, folder: Path) -> None:
     if manifest.exists() and manifest.read_bytes() == (made / MANIFEST_NAME).read_bytes():
         return
     make_folder(folder)
-    shutil.rmtree(folder / "shards", ignore_errors=True)
-    shutil.copytree(made / "shards", folder / "shards", copy_function=os.link)
+    for name in ("shards", "rejects"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        if (made / name).is_dir():
+            shutil.copytree(made / name, folder / name, copy_function=os.link)
     write_atomically(manifest, (made / MANIFEST_NAME).read_bytes())
 
 

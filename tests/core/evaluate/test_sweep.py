@@ -17,7 +17,7 @@ set: {train.steps: 20}
 variants:
   default: {seeds: [1, 2]}
   a quarter: {set: {train.data_fraction: 0.25}}
-  fewer points: {set: {modalities.learner.points: 40}}
+  fewer points: {set: {modalities.learner: {points: 44, distinct: 40}}}  # four are rejected
 """
 LEARN = f"{TRAIN}, learning_rate: 0.5".replace("steps: 12", "steps: 99")
 

@@ -32,9 +32,10 @@ MODEL = ModelUse("pkg:learner", "e" * 32, "MIT", "free")
 
 
 class LearnerRecipe(Section):
-    """How many points; a share of them is held out."""
+    """How many points, a share of them held out, and how many differ: the others are rejected as duplicates."""
 
     points: int = 40
+    distinct: int = 1000
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ class Points:
     batch_size: ClassVar[int] = 8
 
     def __init__(self, section: LearnerRecipe, resources: Resources) -> None:
-        del section, resources
+        del resources
+        self.distinct = section.distinct
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Made]:
         for item in items:
-            number = item.spec["number"]
+            number = item.spec["number"] % self.distinct
             word = number // 4 % len(WORDS)
             yield Made({"point": [float(x) for x in point(number, word)], "word": WORDS[word]}, MODEL)
 
