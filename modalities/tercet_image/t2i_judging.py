@@ -38,10 +38,12 @@ def write_pictures(pictures: Sequence[Image.Image]) -> str:
 
 def read_pictures(text: str) -> list[Image.Image]:
     """Read what `write_pictures` wrote."""
-    return [
-        Image.open(io.BytesIO(base64.b64decode(one)), formats=("PNG",)).convert("RGB")
-        for one in json.loads(text)["png"]
-    ]
+    return [Image.open(io.BytesIO(one), formats=("PNG",)).convert("RGB") for one in picture_files(text)]
+
+
+def picture_files(text: str) -> list[bytes]:
+    """Read the PNG files in what `write_pictures` wrote."""
+    return [base64.b64decode(one) for one in json.loads(text)["png"]]
 
 
 def count_pictures(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
 from tercet.machine import version_of
+from tercet.modality import Shown
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -21,12 +22,14 @@ from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.general_scenes import REPLAYED, general_payloads
 from tercet_image.recipe import ImageRecipe
+from tercet_image.show import show_pictures
 from tercet_image.t2i_judging import (
     ATTRIBUTE_ERRORS,
     DIVERSITY,
     FALSE_COLOURS,
     OTHER_ERRORS,
     count_pictures,
+    picture_files,
     read_pictures,
     write_pictures,
 )
@@ -191,6 +194,14 @@ class TextToImage:
             read_pictures(prediction), wanted["scene"], self.section.scene, is_general=wanted["general"]
         )
         return Measured(counts)
+
+    def show_example(self, example: Example) -> Shown:
+        """Show the caption."""
+        return show_pictures([], example.content["caption"])
+
+    def show_answer(self, answer: str) -> Shown:
+        """Show the pictures."""
+        return show_pictures(picture_files(answer), "")
 
     def write_layout(self, adapter: Path) -> None:
         """Write the adapter for `pipeline.load_lora_weights` beside PEFT's files."""

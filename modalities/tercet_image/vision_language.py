@@ -15,6 +15,7 @@ from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
 from tercet.machine import version_of
+from tercet.modality import Shown
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -23,6 +24,7 @@ from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer
 from tercet_image.general_scenes import REPLAYED, general_payloads, new_names
 from tercet_image.recipe import ImageRecipe
+from tercet_image.show import show_pictures
 from tercet_image.vl_data import DESCRIBE, AskedData, described, prepare
 from tercet_image.vl_reader import Reader, base_of, open_picture
 from tercet_image.vl_suites import read_suites, record_examples
@@ -156,6 +158,15 @@ class VisionLanguage:
     def measure(self, example: Example, prediction: str) -> Measured:
         """Count a wrong answer, and a new name where none belongs."""
         return Measured(count_answer(example.content["question"], example.reference, prediction, self._names))
+
+    def show_example(self, example: Example) -> Shown:
+        """Show the picture, the question and its answer."""
+        question, picture = example.content["question"], example.content["picture"]
+        return show_pictures([picture], f"{question} {example.reference}".strip())
+
+    def show_answer(self, answer: str) -> Shown:
+        """Show the words."""
+        return show_pictures([], answer)
 
     def export(self, base: Path, adapter: Path, out: Path) -> None:
         """Write the merged model and its processor as transformers loads them.

@@ -11,6 +11,7 @@ from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError, SourceError, UsageError
 from tercet.files import disk_error, fsync_folder
 from tercet.machine import version_of
+from tercet.modality import Shown
 from tercet.models.reference import ResolvedModel
 from tercet.randomness import canonical_json
 from tercet.recipe import Recipe
@@ -36,10 +37,12 @@ from tercet_text.lm_metrics import (
     count_tool_turn,
     read_turn,
     reply_error,
+    turn_messages,
     write_turn,
 )
 from tercet_text.lm_suites import ASKS, MOST_TOKENS, TOPIC, dialog_examples, general_examples, read_suites
 from tercet_text.recipe import TextRecipe
+from tercet_text.show import show_turn
 from tercet_text.tool_dialogs import system_message as tool_system_message
 from tercet_text.tool_file import read_tools
 
@@ -238,6 +241,14 @@ class CausalLm:
         wanted, made = read_turn(example.reference), read_turn(prediction)
         counts = count_tool_turn(wanted, made, tools, asks=example.slices.get("turn") == ASKS)
         return Measured({**counts, REPLY_ERRORS: (reply_error(made.reply, wanted.reply), 1.0)})
+
+    def show_example(self, example: Example) -> Shown:
+        """Show the user's last message and what should follow."""
+        return show_turn([example.content["messages"][-1], *turn_messages(example.reference)])
+
+    def show_answer(self, answer: str) -> Shown:
+        """Show an assistant's turn, calls and results as lines of their own."""
+        return show_turn(turn_messages(answer))
 
     def export(self, base: Path, adapter: Path, out: Path) -> None:
         """Write the merged model and its tokenizer as transformers loads them.

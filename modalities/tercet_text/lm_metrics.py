@@ -51,6 +51,17 @@ def read_turn(text: str) -> Turn:
         return Turn((), (), text, OPEN in text)
 
 
+def turn_messages(text: str) -> list[dict[str, Any]]:
+    """Give a written turn's messages; text that is no turn is one message."""
+    try:
+        messages = json.loads(text)
+    except ValueError:
+        messages = None
+    if isinstance(messages, list) and messages and all(isinstance(one, dict) and "content" in one for one in messages):
+        return messages
+    return [{"role": "assistant", "content": text}]
+
+
 def count_tool_turn(
     wanted: Turn, made: Turn, tools: Sequence[Any], *, asks: bool = False
 ) -> dict[str, tuple[float, float]]:

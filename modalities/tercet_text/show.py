@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from tercet.modality import Shown
 from tercet.randomness import canonical_json
@@ -27,10 +28,19 @@ def show(payload: Columns) -> Shown:
     return Shown(_text(payload), _html(payload))
 
 
+def show_turn(messages: Sequence[Mapping[str, Any]]) -> Shown:
+    """Render some messages of a dialog; calls may be a list, as chat templates take them."""
+    return Shown("\n".join(map(_line, messages)), f'<div class="tercet-dialog">{"".join(map(_bubble, messages))}</div>')
+
+
 def _text(payload: Columns) -> str:
-    lines = [f"{_printable(message['role'])}: {_printable(_said(message))}" for message in payload["messages"]]
+    lines = [_line(message) for message in payload["messages"]]
     lines += [f"cites {_printable(one['document'])}: “{_printable(one['quote'])}”" for one in payload["citations"]]
     return "\n".join(lines)
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    return f"{_printable(message['role'])}: {_printable(_said(message))}"
 
 
 def _said(message: Mapping[str, str]) -> str:

@@ -20,7 +20,9 @@ def command(
 ) -> None:
     """Let base and tuned answer one input, side by side."""
     from tercet.evaluate.run import try_recipe
+    from tercet.pipeline.run import default_run_dir
     from tercet.recipe import load_recipe
+    from tercet.report.page import write_tried
 
     loaded = load_recipe(recipe)
     with Watching() as watch:
@@ -32,3 +34,6 @@ def command(
     for answer in answers:
         rows.add_row(answer["input"], answer["base"], answer["tuned"])
     show(rows)
+    if any("html" in answer for answer in answers):
+        page = write_tried(loaded.name, answers, (out or default_run_dir(loaded)) / "try.html")
+        show(f"seen side by side: {page}")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tercet.evaluate.statistics import FEW_SOURCES, Comparison, Counts, compare
-from tercet.train.task import Example, Measured, Suite, Task, rate
+from tercet.train.task import Example, Measured, Shows, Suite, Task, rate
 
 MOST_EXAMPLES = 20  # of each kind, per suite
 CLAIMS = ("low", "high", "relative_low", "relative_high", "detectable")
@@ -65,7 +65,7 @@ def suite_numbers(task: Task, suite: Suite, heard: Sequence[Heard], judge: Judge
             "base": _rates([one.base_counts for one in heard], plain),
             "tuned": _rates([one.tuned_counts for one in heard], plain),
         },
-        "examples": _examples(heard, leading),
+        "examples": _examples(task, heard, leading),
     }
 
 
@@ -98,7 +98,7 @@ def _rates(measured: Sequence[Measured], names: set[str]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _examples(heard: Sequence[Heard], metric: str) -> dict[str, list[Numbers]]:
+def _examples(task: Task, heard: Sequence[Heard], metric: str) -> dict[str, list[Numbers]]:
     """Show what the adapter fixed and what it broke, the largest differences first, one per source."""
 
     def change(one: Heard) -> float:
@@ -111,15 +111,23 @@ def _examples(heard: Sequence[Heard], metric: str) -> dict[str, list[Numbers]]:
         first: dict[str, Heard] = {}
         for one in changed:
             first.setdefault(one.example.source, one)
-        return [_shown(one) for one in list(first.values())[:MOST_EXAMPLES]]
+        return [_shown(task, one) for one in list(first.values())[:MOST_EXAMPLES]]
 
     return {"fixed": pick(-1), "broken": pick(1)}
 
 
-def _shown(one: Heard) -> Numbers:
+def _shown(task: Task, one: Heard) -> Numbers:
     example = one.example
-    slices = dict(example.slices)
-    return {"id": example.id, "slices": slices, "reference": example.reference, "base": one.base, "tuned": one.tuned}
+    about = {"id": example.id, "slices": dict(example.slices)}
+    if not isinstance(task, Shows):
+        return {**about, "reference": example.reference, "base": one.base, "tuned": one.tuned}
+    shown = {
+        "reference": task.show_example(example),
+        "base": task.show_answer(one.base),
+        "tuned": task.show_answer(one.tuned),
+    }
+    texts = {name: found.text for name, found in shown.items()}
+    return {**about, **texts, "html": {name: found.html for name, found in shown.items()}}
 
 
 def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tercet.report.model_card import write_model_card
 from tercet.train import adapters
 from tercet.train.loading import load
 from tercet.train.run import EVALUATION
-from tercet.train.task import AnswersBoth, Suite, Task, find_task, modality_of_task, rate
+from tercet.train.task import AnswersBoth, Example, Shows, Suite, Task, find_task, modality_of_task, rate
 
 EVALUATION_VERSION = 1
 CARRIED = ("scale", "seed", "steps", "recipe", "records")  # from the adapter's card
@@ -120,8 +120,10 @@ def try_recipe(
     adapter: Path | None = None,
     progress: OnProgress = silent,
     announce: Callable[[str], None] = lambda _: None,
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """Let base and tuned answer each input; returns `{input, base, tuned}` per input.
+
+    Where the task shows more than text, `html` holds the same three as HTML.
 
     Raises:
         ModelError: there is no adapter, or it belongs to another base.
@@ -140,4 +142,15 @@ def try_recipe(
         with adapters.as_base(model):
             first = list(task.answer(model, examples, on_units))
         answers = list(zip(first, task.answer(model, examples, on_units), strict=True))
-    return [{"input": text, "base": said, "tuned": tuned} for text, (said, tuned) in zip(inputs, answers, strict=True)]
+    return [
+        {"input": text, **_sides(task, example, said, tuned)}
+        for text, example, (said, tuned) in zip(inputs, examples, answers, strict=True)
+    ]
+
+
+def _sides(task: Task, example: Example, base: str, tuned: str) -> dict[str, Any]:
+    if not isinstance(task, Shows):
+        return {"base": base, "tuned": tuned}
+    asked, first, second = task.show_example(example), task.show_answer(base), task.show_answer(tuned)
+    html = {"input": asked.html, "base": first.html, "tuned": second.html}
+    return {"base": first.text, "tuned": second.text, "html": html}

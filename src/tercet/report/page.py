@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from tercet.errors import StoreError
 from tercet.files import write_atomically
+from tercet.modality import Shown
 from tercet.report.figures import Grid, Step, funnel, grid
 from tercet.report.lineage import lineage_of
 from tercet.report.proof import read_proof
@@ -91,6 +92,16 @@ def write_preview(name: str, previewed: Mapping[str, Sequence[Previewed]], path:
     return path
 
 
+def write_tried(name: str, answers: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Write a page with what `try_recipe` returned, and return its path.
+
+    Raises:
+        StoreError: it can't be written.
+    """
+    write_atomically(path, _environment().get_template("tried.html.j2").render(name=name, answers=answers).encode())
+    return path
+
+
 def _preview_sample(modality: str, record: Previewed) -> Sample:
     reason = next((say_verdict(verdict) for verdict in record.verdicts if not verdict.passed), "")
     if record.failure is not None:
@@ -136,9 +147,15 @@ def _environment() -> SandboxedEnvironment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        thousands=lambda number: f"{number:,.10g}", percent=lambda share: f"{share:.0%}", signed=_signed
+        thousands=lambda number: f"{number:,.10g}", percent=lambda share: f"{share:.0%}", signed=_signed, seen=_seen
     )
     return environment
+
+
+def _seen(example: Mapping[str, Any], side: str) -> str:
+    """Give one side of an example of the evaluation: as its task shows it, else its text."""
+    shown = example.get("html", {}).get(side)
+    return body_of(Shown(example[side], shown)) if shown else str(example[side])
 
 
 def _signed(number: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tercet import registry
 from tercet.errors import RecipeError
+from tercet.modality import Shown
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
 
@@ -103,7 +104,7 @@ class TrainingData(Protocol):
 class Task(Protocol):
     """A training task. Constructed as `cls(recipe)`; imports torch only when asked to work.
 
-    A task may also be an `AnswersBoth`, a `ChecksBase`, a `Validates` or a `WritesLayout`.
+    A task may also be an `AnswersBoth`, a `ChecksBase`, a `Shows`, a `Validates` or a `WritesLayout`.
     """
 
     defaults: Defaults
@@ -160,6 +161,17 @@ class ChecksBase(Protocol):
 
     def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
         """Raise a UsageError or ModelError when `base` must not be trained on this run."""
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A task whose examples and answers are pictures, or turns of a dialog: what text alone shows badly."""
+
+    def show_example(self, example: Example) -> Shown:
+        """Show what both models were given, and the right answer where there is one."""
+
+    def show_answer(self, answer: str) -> Shown:
+        """Show what a model answered."""
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from tests.core.learner.world import copy_run, installed, make_run, write_recipe
 
 from tercet.cli.app import run_command
 from tercet.evaluate import seeds
+from tercet.modality import Shown
 from tercet.pipeline.run import default_run_dir, run_recipe
 from tercet.recipe import load_recipe
 
@@ -63,6 +64,19 @@ def test_training_and_judging_from_the_command_line(folder, capfd):
     assert (code, out.split()[-3:]) == (0, ["0,0,1,0", "north", "aspirin"])
 
 
+def test_what_is_better_seen_than_read_is_tried_on_a_page(folder, capfd, monkeypatch):
+    from tercet_learner import Naming  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(Naming, "show_example", lambda self, one: Shown("", "<b>point</b>"), raising=False)
+    monkeypatch.setattr(Naming, "show_answer", lambda self, said: Shown(said, f"<i>{said}</i><script>"), raising=False)
+    assert call(capfd, "train", "learn.yaml", "--threads", "1")[0] == 0
+    code, out, _ = call(capfd, "try", "learn.yaml", "0,0,1,0")
+    assert (code, out.strip().endswith("runs/learn/try.html")) == (0, True)
+    page = (folder / "runs/learn/try.html").read_text()
+    assert "<td><b>point</b></td><td><i>north</i></td><td><i>aspirin</i></td>" in page
+    assert "<script" not in page
+
+
 def test_a_verdict_other_than_promote_is_a_result_too(folder, capfd):
     assert call(capfd, "train", "learn.yaml")[0] == 0
     code, out, _ = call(capfd, "eval", "learn.yaml", "--scale", "0")
@@ -116,7 +130,7 @@ def test_an_input_that_is_none_is_named(folder, capfd):
 
 
 def test_an_interrupted_training_leaves_with_130_and_goes_on(folder, capfd, monkeypatch):
-    from tercet_learner import Naming  # type: ignore[import-not-found]
+    from tercet_learner import Naming
 
     loss = Naming.loss
 

@@ -14,6 +14,7 @@ from tercet.errors import CorruptError, ModelError, StoreError, UsageError
 from tercet.evaluate.answers import content_digest
 from tercet.evaluate.counting import Heard, Judge, suite_numbers
 from tercet.evaluate.run import evaluate_recipe, try_recipe
+from tercet.modality import Shown
 from tercet.pipeline.run import Interrupted, default_run_dir
 from tercet.recipe import load_recipe
 from tercet.report import write_report
@@ -213,6 +214,34 @@ def test_trying_answers_with_both_models_in_the_order_given(recipe):
         ("north", "north"),
         ("north", "aspirin"),
     ]
+
+
+@pytest.fixture
+def shows(monkeypatch):
+    """Let the learner show what it was given and what it answered; its HTML is hostile."""
+    from tercet_learner import Naming
+
+    def example(self, example):
+        return Shown(example.reference.upper(), f"<b>{example.reference}</b>")
+
+    def answer(self, answer):
+        return Shown(answer.upper(), f"<i onclick=x>{answer}</i><script>x</script>")
+
+    monkeypatch.setattr(Naming, "show_example", example, raising=False)
+    monkeypatch.setattr(Naming, "show_answer", answer, raising=False)
+
+
+@pytest.mark.usefixtures("shows")
+def test_a_task_shows_its_examples_and_answers_in_its_own_way(recipe):
+    (one, *_) = evaluate(recipe)["suites"]["held-out"]["examples"]["fixed"]
+    assert one["tuned"] == one["reference"] == one["html"]["reference"][3:-4].upper()
+    page = write_report(default_run_dir(recipe)).read_text()
+    assert f"<td>{one['html']['reference']}</td>" in page
+    assert f"<i>{one['tuned'].lower()}</i></td>" in page
+    assert "<script" not in page
+    assert "onclick" not in page
+    (tried,) = try_recipe(recipe, ["0,0,1,0"])
+    assert (tried["base"], tried["html"]["tuned"][:13]) == ("NORTH", "<i onclick=x>")
 
 
 def test_the_page_shows_what_was_evaluated(recipe):

@@ -18,7 +18,7 @@ from tercet.recipe import Adapter, load_recipe
 from tercet.store.shards import read_records
 from tercet.train.adapters import attach, trainable
 from tercet.train.run import train_recipe
-from tercet.train.task import Validates
+from tercet.train.task import Example, Validates
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer, mentions, normal
 from tercet_image.general_scenes import MEASURED, REPLAYED, general_payloads, new_names
 from tercet_image.vision_language import VisionLanguage
@@ -278,6 +278,13 @@ def test_a_picture_without_questions_gives_its_caption():
     asked = {**payload, "questions": [{"question": "What?", "answer": "the star", "attribute": "shape"}]}
     assert described("1", asked, describe=False).turns == (("What?", "the star"),)
     assert described("1", asked, describe=True).turns == (("What?", "the star"), (DESCRIBE, "A star."))
+
+
+def test_a_question_is_shown_with_its_picture(task):
+    shown = task.show_example(Example("1/0", "1", "<two>", {"picture": b"png", "question": "How many?"}))
+    assert shown.text == "(1 picture) How many? <two>"
+    assert '<img src="data:image/png;base64,cG5n" alt="How many? &lt;two&gt;">' in shown.html
+    assert task.show_answer("three").html == "<figure><figcaption>three</figcaption></figure>"
 
 
 def test_an_answer_is_right_by_its_words():

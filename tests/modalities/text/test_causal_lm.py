@@ -26,6 +26,7 @@ from tercet_text.causal_lm_packing import Layout, batch
 from tercet_text.dialog import message
 from tercet_text.environment import Domain, Environment, Tool
 from tercet_text.general import judging
+from tercet_text.lm_metrics import write_turn
 
 TOOL = Tool(name="price", description="price of packs", parameters={"packs": Domain(integer=(1, 9))},
             returns={"total": Domain(price=(1.0, 9.0))})  # fmt: skip
@@ -289,6 +290,17 @@ def test_a_decoded_call_is_executed_and_its_result_given_back(task: CausalLm, fo
     assert turn[0]["tool_calls"][0]["function"] == {"name": "price", "arguments": {"packs": 3}}
     assert json.loads(turn[1]["content"]) == {"total": total}
     assert f'"total":"{total}"' in task._form.tokenizer.decode(script.prompts[1])
+
+
+def test_a_turn_is_shown_with_its_calls(task: CausalLm) -> None:
+    calls: Any = [{"type": "function", "function": {"name": "price", "arguments": {"packs": 3}}}]
+    turn = [{"role": "assistant", "content": "", "tool_calls": calls}, {"role": "tool", "content": '{"total":"<7>"}'}]
+    shown = task.show_answer(write_turn([*turn, {"role": "assistant", "content": "That is 7."}]))
+    assert shown.text.splitlines() == ["assistant: -> price(packs=3)", 'tool: {"total":"<7>"}', "assistant: That is 7."]
+    assert "&lt;7&gt;" in shown.html and "<7>" not in shown.html
+    assert task.show_answer("[1]").text == "assistant: [1]"
+    asked = task.show_example(Example("1", "1", "Seven.", {"messages": [{"role": "user", "content": "How much?"}]}))
+    assert asked.text.splitlines() == ["user: How much?", "assistant: Seven."]
 
 
 def test_an_answer_that_only_calls_comes_to_an_end(task: CausalLm, folder: Path) -> None:
