@@ -45,11 +45,7 @@ class Judging:
     contestants: Contestants
     judge: Judge
     begin: Callable[[str], OnUnits]
-
-    @property
-    def folder(self) -> Path:
-        """Where answers are kept."""
-        return self.run_dir / "evaluation"
+    folder: Path  # where answers are kept
 
     def hear(self, suites: Sequence[Suite]) -> dict[str, list[Heard]]:
         """Let both models answer every suite, and count."""
@@ -79,6 +75,7 @@ def opened(
     announce: Callable[[str], None],
     *,
     fresh: bool = False,
+    answers: Path | None = None,
 ) -> Iterator[Judging]:
     """Lock a run for an evaluation, its adapter found and held against base and records; see `evaluate_recipe`."""
     run_dir = run_dir or default_run_dir(recipe)
@@ -90,11 +87,11 @@ def opened(
         _check_records(recipe, run_dir, contestants, announce, is_own=adapter is None)
         settings: Evaluate = recipe.sections.evaluate
         judge = Judge(settings.bootstrap, settings.confidence)
-        judging = Judging(task, run_dir, contestants, judge, beginning(threads, progress, stop.is_set))
+        folder = answers or run_dir / "evaluation"
         if fresh:
-            shutil.rmtree(judging.folder, ignore_errors=True)
-        make_folder(judging.folder)
-        yield judging
+            shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        yield Judging(task, run_dir, contestants, judge, beginning(threads, progress, stop.is_set), folder)
 
 
 def find_contestants(

@@ -35,13 +35,15 @@ def evaluate_recipe(
     scale: float | None = None,
     fresh: bool = False,
     threads: int | None = None,
+    answers: Path | None = None,
     progress: OnProgress = silent,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Compare the recipe's adapter with its base on the task's suites and decide; return what `evaluation.json` holds.
 
     With another `adapter`, or at another `scale`, the result is returned and not written: the file speaks of the
-    run's own adapter. `fresh` decodes again what was decoded before.
+    run's own adapter. `fresh` decodes again what was decoded before. `answers` is the folder that keeps what both said
+    (default: in the run): evaluations that share it let the base answer the same thing once.
 
     Raises:
         ModelError: there is no adapter, or it belongs to another base.
@@ -51,7 +53,9 @@ def evaluate_recipe(
         Interrupted: Ctrl-C; every answer so far is kept.
     """
     with ExitStack() as stack:
-        judging = stack.enter_context(opened(recipe, run_dir, adapter, threads, progress, announce, fresh=fresh))
+        judging = stack.enter_context(
+            opened(recipe, run_dir, adapter, threads, progress, announce, fresh=fresh, answers=answers)
+        )
         if scale is not None:
             judging = replace(judging, contestants=rescaled(judging.contestants, scale, stack))
         suites = limited(judging.task.suites(judging.run_dir), recipe.sections.evaluate.limit)

@@ -8,7 +8,7 @@ A sweep is a YAML file:
       no replay: {seeds: [1, 2, 3], set: {train.replay: 0}}
       a quarter of the data: {set: {train.data_fraction: 0.25}}
 
-Variants whose records are the same share them: data is made once.
+Variants whose records are the same share them, and the base's answers: data is made once, and the base is asked once.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _judge(cell: Cell, out: Path, progress: OnProgress, announce: Callable[[str]
     run_recipe(cell.recipe, made, progress=progress, announce=announce)
     link_records(made, folder)
     train_recipe(cell.recipe, folder, progress=progress, announce=announce)
-    return evaluate_recipe(cell.recipe, folder, progress=progress, announce=announce)
+    return evaluate_recipe(cell.recipe, folder, answers=out / "answers", progress=progress, announce=announce)
 
 
 def link_records(made: Path, folder: Path) -> None:

@@ -89,6 +89,17 @@ def test_a_sweep_that_was_stopped_goes_on_and_trains_nothing_twice(recipe, varia
     assert len(result["variants"]) == 3
 
 
+def test_the_base_answers_what_variants_share_once(recipe, variants, tmp_path):
+    from tercet_learner import Naming
+
+    Naming.asked.clear()
+    out = tmp_path / "out"
+    variants.write_text("variants:\n  one: {}\n  other: {set: {train.steps: 20}}")
+    run_sweep(recipe, variants, out)
+    (first, count), *others = Naming.asked
+    assert (first, others) == ("base", [("tuned", count)] * 2)
+
+
 def test_variants_share_the_bytes_of_their_records(recipe, variants, tmp_path):
     out = tmp_path / "out"
     run_sweep(recipe, variants, out)
