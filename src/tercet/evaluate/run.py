@@ -27,7 +27,7 @@ EVALUATION_VERSION = 1
 CARRIED = ("scale", "seed", "steps", "recipe", "records")  # from the adapter's card
 
 
-def evaluate_recipe(
+def evaluate_recipe(  # noqa: PLR0913 - the options of a verb
     recipe: Recipe,
     run_dir: Path | None = None,
     *,
