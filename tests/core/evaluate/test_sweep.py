@@ -90,7 +90,7 @@ def test_a_sweep_that_was_stopped_goes_on_and_trains_nothing_twice(recipe, varia
 
 
 def test_the_base_answers_what_variants_share_once(recipe, variants, tmp_path):
-    from tercet_learner import Naming
+    from tercet_learner import Naming  # type: ignore[import-not-found]
 
     Naming.asked.clear()
     out = tmp_path / "out"
