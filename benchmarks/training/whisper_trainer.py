@@ -17,13 +17,11 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from turns import Side, compared, take_turns
 
 from tercet.compat import prepare_torchaudio
 from tercet.evaluate.statistics import Counts, compare
@@ -36,6 +34,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "training-whisper.json"
 VOICES = (("hibari", "heart"), ("pico", "en-US"), ("hibari", "heart-gb"), ("pico", "en-GB"))
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
 HELD_OUT_PHRASES = 20
+SIDES = Path(__file__).with_name("whisper_sides.py")
 TARGET, MARGIN = 2.5, 1.0  # audio-seconds per second, ours / theirs; points of WER
 
 
@@ -74,52 +73,6 @@ def make_clips(folder: Path, num_train: int, num_held_out: int) -> None:
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-class Side:
-    """One training in its own process; it goes on only when asked."""
-
-    def __init__(self, name: str, data: Path, steps: int, segment: int, threads: int, batch: int = 0) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("whisper_sides.py")), name, "--data", str(data)]
-        command += ["--steps", str(steps), "--segment", str(segment), "--threads", str(threads), "--batch", str(batch)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        self.name = name
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def hear(self) -> dict[str, Any]:
-        """Wait for what it says next."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name}: ended with {self.process.wait()}")
-        said: dict[str, Any] = json.loads(line)
-        return said
-
-    def go(self) -> dict[str, Any]:
-        """Let it go on, and wait."""
-        self.leave()
-        return self.hear()
-
-    def leave(self) -> None:
-        """Let it go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-
-
-def rate(segment: dict[str, Any], prepare_seconds: float, share: float) -> float:
-    """Give seconds of speech per second, with the segment's share of the preparation."""
-    return float(segment["audio"] / (segment["seconds"] + prepare_seconds * share))
-
-
-def summed_up(ratios: list[float]) -> dict[str, Any]:
-    """Give the median of paired ratios with the bootstrap's 95 %."""
-    held = np.array(ratios)
-    draws = np.random.default_rng(0).integers(0, len(held), (4000, len(held)))
-    low, high = np.quantile(np.median(held[draws], axis=1), (0.025, 0.975))
-    return {"median": float(np.median(held)), "low": float(low), "high": float(high), "pairs": ratios}
-
-
 def word_errors(rows: list[dict[str, Any]], answers: list[str]) -> list[Counts]:
     from tercet_audio.metrics import TermErrors, normaliser
 
@@ -132,29 +85,14 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     """Run both trainings in turns."""
     num_segments = asked.pairs + 1  # the first warms up
     steps = num_segments * asked.steps
-    own = Side("ours", asked.data, steps, asked.steps, asked.threads)
-    prepared = {"ours": own.hear()}
+    options = {"data": asked.data, "steps": steps, "segment": asked.steps}
+    sides = {"ours": Side(SIDES, "ours", asked.threads, **options)}
+    prepared = {"ours": sides["ours"].hear()}
     clips_per_step = prepared["ours"]["clips_per_step"]
     batch = max(1, round(clips_per_step))
-    other = Side("theirs", asked.data, steps, asked.steps, asked.threads, batch)
-    prepared["theirs"] = other.hear()
-    sides = {"ours": own, "theirs": other}
-    segments: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
-    for number in range(num_segments):
-        for name in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
-            segments[name].append(sides[name].go())
-            print(
-                f"{name:6} {segments[name][-1]['audio'] / segments[name][-1]['seconds']:7.2f} s of speech per s",
-                flush=True,
-            )
-    ended = {name: side.go() for name, side in sides.items()}
-    for side in sides.values():
-        side.leave()
-        side.process.wait()
-    timed = list(zip(segments["ours"][1:], segments["theirs"][1:], strict=True))
-    took = {name: prepared[name]["prepare_seconds"] for name in sides}
-    share = 1 / num_segments
-    rates = [(rate(a, took["ours"], share), rate(b, took["theirs"], share)) for a, b in timed]
+    sides["theirs"] = Side(SIDES, "theirs", asked.threads, batch=batch, **options)
+    prepared["theirs"] = sides["theirs"].hear()
+    segments, ended = take_turns(sides, num_segments, "s of speech")
     rows = [json.loads(line) for line in (asked.data / "manifest.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["split"] == "held_out"]
     errors = {name: word_errors(rows, ended[name]["answers"]["tuned"]) for name in sides}
@@ -162,13 +100,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     untrained = word_errors(rows, ended["ours"]["answers"]["base"])
     assert change is not None
     return {
-        "ratio": summed_up([a / b for a, b in rates]),
-        "ratio_of_steps_alone": summed_up([rate(a, 0, 0) / rate(b, 0, 0) for a, b in timed]),
-        "speech_seconds_per_second": {
-            name: float(np.median([pair[at] for pair in rates])) for at, name in enumerate(sides)
-        },
-        "prepare_seconds": took,
-        "peak_memory_gib": {name: round(ended[name]["memory_gib"], 3) for name in sides},
+        **compared(segments, {name: said["prepare_seconds"] for name, said in prepared.items()}),
+        "peak_memory_gib": {name: round(said["memory_gib"], 3) for name, said in ended.items()},
         "steps": steps,
         "clips_per_step": {"ours": clips_per_step, "theirs": batch},
         "passes": {
@@ -188,7 +121,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print the figures with what was aimed at."""
     ratio, alone, wer, memory = (result[name] for name in ("ratio", "ratio_of_steps_alone", "wer", "peak_memory_gib"))
-    speeds = result["speech_seconds_per_second"]
+    speeds = result["per_second"]
 
     def verdict(*, is_met: bool) -> str:
         return "met" if is_met else "missed"

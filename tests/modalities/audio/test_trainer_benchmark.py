@@ -23,7 +23,7 @@ def test_both_sides_train_on_the_same_speech_and_are_judged_on_the_same_clips(tm
     assert not phrases[0] & phrases[1]
     speech = sum(row["seconds"] for row in rows if row["split"] == "train")
     for side in ("ours", "theirs"):  # twelve clips are two windows: a step is a pass
-        heard = sum(segment["audio"] for segment in result["segments"][side])
+        heard = sum(segment["amount"] for segment in result["segments"][side])
         assert heard == pytest.approx(result["passes"][side] * speech, rel=1e-3)
     assert len(result["ratio"]["pairs"]) == 1
     assert result["wer"]["clips"] == 4
