@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from tercet.errors import SourceError, UsageError
+from tercet.errors import SourceError
 from tercet.models import resolve
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.sources import read_examples, read_terms
 from tercet.store.shards import read_records
-from tercet.train.task import Example, Suite
+from tercet.train.task import Example, Suite, own_general
 from tercet_audio.augment import Clip
 from tercet_audio.examples import BadRecording, decode
 from tercet_audio.payload import decode_clip
@@ -43,22 +43,12 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
         general += human_examples()
     if general:
         suites.append(Suite("general", "general", GENERAL, general))
-    if recipe.sections.evaluate.general:
-        folder = recipe.root / recipe.sections.evaluate.general
-        _check_not_trained(recipe, folder)
+    if folder := own_general(recipe, "audio"):
         name = folder.resolve().name
         taken = {"general", *(suite[0] for suite in SUITES)}
         name = f"your {name}" if name in taken else name
         suites.append(Suite(name, "general", "your general speech", list(folder_examples(folder))))
     return suites
-
-
-def _check_not_trained(recipe: Recipe, folder: Path) -> None:
-    for source in recipe.sections.sources.examples:
-        if source.modality == "audio" and (recipe.root / source.path).resolve() == folder.resolve():
-            raise UsageError(
-                f"evaluate.general: {folder} is also in sources.examples, so it is trained on; name another folder"
-            )
 
 
 def made_examples(records: Iterable[Record], source: str) -> Iterator[Example]:

@@ -49,7 +49,7 @@ class Examples:
         row: Mapping[str, Any] = item.spec["row"]
         payload = {
             "caption": _caption(row),
-            "questions": _questions(row.get("questions")),
+            "questions": read_questions(row.get("questions")),
             "image": read_picture(self._read(item.spec["file"], item.spec["digest"]), self.section.max_example_side),
             "scene": UNKNOWN_SCENE,
         }
@@ -74,7 +74,7 @@ def _caption(row: Mapping[str, Any]) -> str:
     return " ".join(caption.split())
 
 
-def _questions(value: Any) -> list[dict[str, str]]:
+def read_questions(value: Any) -> list[dict[str, str]]:
     """Read questions: a list of {question, answer[, attribute]}, or in a table's cell the same as JSON."""
     if value in (None, ""):
         return []

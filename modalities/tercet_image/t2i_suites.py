@@ -15,7 +15,7 @@ from tercet_image.payload import UNKNOWN_SCENE
 from tercet_image.plan import HELD_OUT
 from tercet_image.recipe import ImageRecipe
 
-NUM_GENERAL = 120  # captions
+NUM_GENERAL = 240  # captions
 SEEDS_EACH = 2  # pictures of one caption, to see whether they differ
 SEED = 7
 

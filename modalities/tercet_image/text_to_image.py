@@ -70,6 +70,11 @@ class TextToImage:
         section = getattr(recipe.sections.modalities, "image", None)
         if section is None:
             raise UsageError(f"{recipe.path}: train.task text-to-image needs pictures; fill modalities.image")
+        if recipe.sections.evaluate.general:
+            raise UsageError(
+                f"{recipe.path}: evaluate.general: text-to-image is judged on scenes whose every attribute is known, "
+                "and draws its general ones itself; take the key out"
+            )
         self.recipe = recipe
         self.section: ImageRecipe = section
         self.painting = section.training

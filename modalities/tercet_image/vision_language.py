@@ -132,7 +132,7 @@ class VisionLanguage:
 
     def suites(self, run_dir: Path) -> list[Suite]:
         """Read the held-out questions, with the picture and without, and those about general scenes."""
-        return read_suites(self.section, run_dir)
+        return read_suites(self.recipe, self.section, run_dir)
 
     def read_input(self, text: str) -> Example:
         """Take `picture.png: What colour is the star?`; without a question, the picture is to be described."""

@@ -9,10 +9,15 @@ from typing import Any
 
 from PIL import Image
 
+from tercet.errors import SourceError
+from tercet.recipe import Recipe
 from tercet.records import Record
+from tercet.sources import read_examples
 from tercet.store.shards import read_records
-from tercet.train.task import Example, Suite
+from tercet.train.task import Example, Suite, own_general
+from tercet_image.examples import BadRow, read_questions
 from tercet_image.general_scenes import MEASURED, general_payloads
+from tercet_image.photo import BadPicture, read_picture
 from tercet_image.plan import HELD_OUT
 from tercet_image.recipe import ImageRecipe
 from tercet_image.vl_reader import open_picture
@@ -23,17 +28,21 @@ NUM_GENERAL = 300  # pictures
 ATTRIBUTE = "question"
 
 
-def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
-    """Read the run's held-out pictures and draw the general ones."""
+def read_suites(recipe: Recipe, section: ImageRecipe, run_dir: Path) -> list[Suite]:
+    """Read the run's held-out pictures, draw the general ones, and read those that `evaluate.general` names."""
     held_out = list(record_examples(read_records(run_dir, "image", HELD_OUT)))
     general = (payload_examples(key, payload) for key, payload in general_payloads(section, MEASURED, NUM_GENERAL))
-    return [
+    suites = [
         Suite(HELD_OUT, "primary", "questions about pictures of pairs never trained on", held_out),
         Suite(BLIND, "other", "the same questions about a black picture", [blinded(one) for one in held_out]),
         Suite(
             GENERAL, "general", "questions about scenes in the default palette", [x for some in general for x in some]
         ),
     ]
+    if folder := own_general(recipe, "image"):
+        own = list(folder_examples(folder, section.max_example_side))
+        suites.append(Suite(f"your {folder.resolve().name}", "general", "your general questions", own))
+    return suites
 
 
 def record_examples(records: Iterable[Record]) -> Iterator[Example]:
@@ -47,6 +56,27 @@ def payload_examples(name: str, payload: Mapping[str, Any]) -> Iterator[Example]
     for number, one in enumerate(payload["questions"] or ()):
         content = {"picture": payload["image"], "question": one["question"]}
         yield Example(f"{name}/{number}", name, one["answer"], content, {ATTRIBUTE: one["attribute"] or "other"})
+
+
+def folder_examples(folder: Path, max_side: int) -> Iterator[Example]:
+    """Read the user's own pictures with their questions: a folder with a manifest of `file` and `questions`.
+
+    Raises:
+        SourceError: names the row that can't be asked.
+    """
+    for row in read_examples(folder):
+        if not row.file:
+            raise SourceError(f"evaluate.general: {folder}: rows name no file; give a folder with a manifest")
+        try:
+            questions = read_questions(row.fields.get("questions"))
+            picture = read_picture(Path(row.file).read_bytes(), max_side)
+        except (BadRow, BadPicture, OSError) as error:
+            raise SourceError(f"evaluate.general: {row.file}: {error}") from error
+        if not questions:
+            raise SourceError(
+                f"evaluate.general: {row.file}: has no questions; write a JSON list of {{question, answer}}"
+            )
+        yield from payload_examples(row.file_digest, {"image": picture, "questions": questions})
 
 
 def blinded(example: Example) -> Example:

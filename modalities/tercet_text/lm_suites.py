@@ -10,7 +10,7 @@ from typing import Any
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
-from tercet.train.task import Example, Suite
+from tercet.train.task import Example, Suite, own_general
 from tercet_text.calls import chat_messages
 from tercet_text.general import Question, judging, read_own
 from tercet_text.lm_metrics import write_turn
@@ -29,8 +29,7 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
     suites = [Suite("held_out", "primary", HELD_OUT, list(held_out))]
     if recipe.sections.language.startswith("en"):
         suites.append(Suite("general", "general", GENERAL, general_examples(judging())))
-    if recipe.sections.evaluate.general:
-        path = recipe.root / recipe.sections.evaluate.general
+    if path := own_general(recipe, "text"):
         suites.append(Suite(f"your {path.stem}", "general", "your general questions", general_examples(read_own(path))))
     return suites
 

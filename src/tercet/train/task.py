@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tercet import registry
-from tercet.errors import RecipeError
+from tercet.errors import RecipeError, UsageError
 from tercet.modality import Shown
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Recipe
@@ -188,6 +188,24 @@ class WritesLayout(Protocol):
 
     def write_layout(self, adapter: Path) -> None:
         """Write the adapter in that library's layout beside PEFT's files."""
+
+
+def own_general(recipe: Recipe, modality: str) -> Path | None:
+    """Find the general examples of the user's that `evaluate.general` names; None where it names none.
+
+    Raises:
+        UsageError: they are in `sources.examples` too, and so trained on.
+    """
+    named = recipe.sections.evaluate.general
+    if not named:
+        return None
+    path: Path = recipe.root / named
+    for source in recipe.sections.sources.examples:
+        if source.modality == modality and (recipe.root / source.path).resolve() == path.resolve():
+            raise UsageError(
+                f"evaluate.general: {path} is also in sources.examples, so it is trained on; name another one"
+            )
+    return path
 
 
 def find_task(recipe: Recipe) -> Task:

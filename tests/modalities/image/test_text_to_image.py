@@ -399,6 +399,11 @@ def test_an_unknown_prediction_is_refused(task, model, run_dir):
         task.loss(model, data.collate([0], []))
 
 
+def test_a_general_set_of_unknown_scenes_is_refused(recipe):
+    with pytest.raises(UsageError, match="evaluate.general: text-to-image is judged on scenes"):
+        TextToImage(recipe.replaced(evaluate={"general": "elsewhere"}))
+
+
 def test_an_empty_caption_is_no_input(task):
     with pytest.raises(SourceError, match="an empty caption"):
         task.read_input(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,25 @@ def test_suites_hold_unseen_pairs_the_same_questions_blind_and_the_default_palet
     )
     measured = {payload["image"] for _, payload in general_payloads(task.section, MEASURED, 60)}
     assert not measured & {payload["image"] for _, payload in general_payloads(task.section, REPLAYED, 60)}
+
+
+def test_the_users_own_pictures_bound_forgetting_too(recipe, run_dir, tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (20, 30), "red").save(file, "PNG")
+    (tmp_path / "shelf.png").write_bytes(file.getvalue())
+    rows = [{"file": "shelf.png", "questions": [{"question": "What colour?", "answer": "red"}]}]
+
+    def suites():
+        (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return VisionLanguage(recipe.replaced(evaluate={"general": str(tmp_path)})).suites(run_dir)
+
+    own = suites()[-1]
+    assert (own.name, own.role, len(own.examples)) == (f"your {tmp_path.name}", "general", 1)
+    assert (own.examples[0].content["question"], own.examples[0].reference) == ("What colour?", "red")
+    assert open_picture(own.examples[0].content["picture"], "").size == (20, 30)
+    rows[0]["questions"] = []
+    with pytest.raises(SourceError, match=r"evaluate.general: .*shelf.png: has no questions"):
+        suites()
 
 
 def test_the_blind_picture_is_as_large_as_the_real_one(task, run_dir):
