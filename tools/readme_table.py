@@ -1,8 +1,8 @@
-"""Write the README's result table from committed runs: an evaluation, what the demo cost, and several seeds.
+"""Write the README's result tables from committed runs: an evaluation, what the demo cost, seeds, and other recipes.
 
 Copy a run's `evaluation.json` and `timings.json` to benchmarks/results/ as demo-evaluation.json and
-demo-timings.json, and the `seeds.json` of `tercet bench demo` as demo-seeds.json, then run this file. The README holds
-no number that isn't in those.
+demo-timings.json, and the `seeds.json` of `tercet bench demo` as demo-seeds.json; `python -m tools.recipes` writes
+recipe-<name>.json there. Then run this file. The README holds no number that isn't in those.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ REPOSITORY = Path(__file__).parents[1]
 EVALUATION = REPOSITORY / "benchmarks" / "results" / "demo-evaluation.json"
 SEEDS = REPOSITORY / "benchmarks" / "results" / "demo-seeds.json"
 TIMINGS = REPOSITORY / "benchmarks" / "results" / "demo-timings.json"
+RECIPES = sorted((REPOSITORY / "benchmarks" / "results").glob("recipe-*.json"))
 BEGIN, END = "<!-- results:begin (python tools/readme_table.py) -->", "<!-- results:end -->"
 
 
 def committed() -> str:
     """Write the section from the committed files."""
     seeds = json.loads(SEEDS.read_text()) if SEEDS.is_file() else None
-    return section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
+    shown = section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
+    others = {path.stem.removeprefix("recipe-"): json.loads(path.read_text()) for path in RECIPES}
+    return "\n".join([shown, *recipes(others)])
 
 
 def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Mapping[str, Any] | None) -> str:
@@ -68,8 +71,13 @@ def lift(evaluation: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---:|---:|---:|---:|---:|"
     for _, suite in suites_in_order(evaluation):
         for metric, held in metrics_in_order(suite):
-            change = f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
-            numbers = [f"{held['base']:.1f}", f"{held['tuned']:.1f}", change, str(held["items"]), str(held["sources"])]
+            numbers = [
+                f"{held['base']:.1f}",
+                f"{held['tuned']:.1f}",
+                _change(held),
+                str(held["items"]),
+                str(held["sources"]),
+            ]
             yield f"| {suite['title']} | {metric} | " + " | ".join(numbers) + " |"
 
 
@@ -80,6 +88,36 @@ def costs(timings: Mapping[str, Any]) -> Iterator[str]:
     yield "|" + "---:|" * (len(steps) + 2)
     minutes = [f"{value:.1f} min" for value in [*steps.values(), timings["total_minutes"]]]
     yield "| " + " | ".join([*minutes, f"{timings['peak_gib']:.1f} GiB"]) + " |"
+
+
+def recipes(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Lay out what each measured recipe taught, what it changed on its general set, and how long it took."""
+    if not results:
+        return
+    machines = dict.fromkeys(say_machine(one["machine"]) for one in results.values())
+    commands = " and ".join(f"`{one['command']}`" for one in results.values())
+    yield from ("", f"{commands} ({'; '.join(machines)}):", "")
+    yield "| recipe | metric | base | tuned | change (95% interval) | general set (95% interval) | decision | minutes |"
+    yield "|---|---|---:|---:|---:|---:|---|---:|"
+    for name, result in results.items():
+        suites = suites_in_order(result)
+        metric, primary = metrics_in_order(suites[0][1])[0]
+        general = [
+            f"{held['base']:.1f} → {held['tuned']:.1f}: {_change(held)}"
+            for _, suite in suites
+            if suite["role"] == "general"
+            for _, held in metrics_in_order(suite)[:1]
+        ]
+        minutes = result["minutes"]
+        took = f"{sum(minutes.values()):.1f} ({', '.join(f'{verb} {value:.1f}' for verb, value in minutes.items())})"
+        yield (
+            f"| {name} | {metric} | {primary['base']:.1f} | {primary['tuned']:.1f} | {_change(primary)} | "
+            f"{'; '.join(general)} | {result['decision']['verdict']} | {took} |"
+        )
+
+
+def _change(held: Mapping[str, Any]) -> str:
+    return f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
 
 
 def with_section(readme: str, text: str) -> str:

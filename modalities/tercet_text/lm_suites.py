@@ -39,12 +39,13 @@ def dialog_examples(records: Iterable[Record]) -> Iterator[Example]:
     for record in records:
         messages = chat_messages(record.payload["messages"])
         asked = [at for at, message in enumerate(messages) if message["role"] == "user"]
-        for at, following in zip(asked, [*asked[1:], len(messages)], strict=True):
+        phrases = record.lineage.get("parameters", {}).get("asked") or [""] * len(asked)
+        for at, following, phrase in zip(asked, [*asked[1:], len(messages)], phrases, strict=True):
             if at + 1 < following:
-                yield _example(record, messages, at, following)
+                yield _example(record, messages, at, following, phrase)
 
 
-def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int) -> Example:
+def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int, phrase: str) -> Example:
     payload, tools = record.payload, tools_of(record)
     turn = messages[at + 1 : following]
     environment = record.lineage.get("parameters", {}).get("environment")
@@ -62,13 +63,13 @@ def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, fol
     }
     reference = write_turn(turn) if tools else str(turn[-1]["content"])
     return Example(
-        f"{record.id}/{at}", _source(messages[at]["content"], turn), reference, content,
+        f"{record.id}/{at}", phrase or _source(messages[at]["content"], turn), reference, content,
         {name: value for name, value in slices.items() if value},
     )  # fmt: skip
 
 
 def _source(said: str, turn: Sequence[Mapping[str, Any]]) -> str:
-    """Name what two examples depend on each other by: the user's words without the values that the call takes."""
+    """Name what two examples depend on each other by, where no phrase is known: the words without the call's values."""
     calls = [one["function"] for message in turn for one in message.get("tool_calls") or ()]
     text = said.casefold()
     values = {str(value).casefold(): name for call in calls for name, value in call["arguments"].items()}

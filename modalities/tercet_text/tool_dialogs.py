@@ -54,7 +54,14 @@ class ToolDialogs:
                 "mood": item.spec["mood"],
                 "edge_case": item.spec["kind"],
             }
-            yield Made(payload, TOOLS, {"environment": environment.definition, "tools_version": VERSION})
+            asked = [phrase for exchange in item.spec["exchanges"] for phrase in asked_in(exchange)]
+            parameters = {"environment": environment.definition, "tools_version": VERSION, "asked": asked}
+            yield Made(payload, TOOLS, parameters)
+
+
+def asked_in(exchange: Mapping[str, Any]) -> list[str]:
+    """Name the phrase behind each user's message of an exchange; an answer hangs on the phrase that began it."""
+    return [exchange["ask"]] * (2 if exchange.get("missing") else 1)
 
 
 def system_message(role: str, environment: Environment) -> str:

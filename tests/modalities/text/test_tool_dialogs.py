@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from tercet.modality import NoAnswers, Planning, Resources
 from tercet.randomness import canonical_json
 from tercet.recipe import load_recipe
-from tercet.records import Candidate, Item
+from tercet.records import Candidate, Item, Record
 from tercet.sources import Term, load_sources
 from tercet.testing import check_modality
 from tercet_text import modality
 from tercet_text.calls import calls_of
 from tercet_text.environment import Environment
 from tercet_text.gates import NearDuplicates, Repetition, Schema
+from tercet_text.lm_suites import dialog_examples
 from tercet_text.payload import payload
 from tercet_text.plan import TextPlan, plan
 from tercet_text.recipe import NearDuplicatesGate, RepetitionGate, SchemaGate, TextRecipe
@@ -205,6 +206,17 @@ def test_each_kind_has_its_shape() -> None:
         "two_calls": {"suctaucta"},
         "no_tool": {"sua"},
     }
+
+
+def test_examples_in_the_same_phrase_depend_on_each_other() -> None:
+    phrases: set[str] = set()
+    for candidate in made_of(items_of(plan_of(300))):
+        record = Record("1", "i", "text", "held_out", candidate.payload, {"parameters": candidate.parameters}, ())
+        sources = [example.source for example in dialog_examples([record])]
+        asked = [exchange["ask"] for exchange in candidate.item.spec["exchanges"]]
+        assert sources == (asked * 2 if candidate.payload["edge_case"] == "missing" else asked)
+        phrases.update(sources)
+    assert len(phrases) < 150  # and not one per dialog
 
 
 def test_the_user_says_every_argument_before_the_call() -> None:
