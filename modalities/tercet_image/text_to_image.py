@@ -19,7 +19,7 @@ from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
 from tercet.train.mixing import is_watched, training_records
-from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.general_scenes import REPLAYED, general_payloads
 from tercet_image.recipe import ImageRecipe
 from tercet_image.show import show_pictures
@@ -59,6 +59,7 @@ class TextToImage:
         replay=0.3,
         lora_scale=1.0,
         pipeline_tag="text-to-image",
+        false_triggers=ONE_IN_A_HUNDRED,
     )
     primary_metric = ATTRIBUTE_ERRORS
     other_metric = OTHER_ERRORS

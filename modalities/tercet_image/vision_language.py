@@ -20,7 +20,7 @@ from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
 from tercet.train.mixing import is_watched, training_records
-from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer
 from tercet_image.general_scenes import REPLAYED, general_payloads, new_names
 from tercet_image.recipe import ImageRecipe
@@ -53,6 +53,7 @@ class VisionLanguage:
         replay=0.5,
         lora_scale=1.0,
         pipeline_tag="image-text-to-text",
+        false_triggers=ONE_IN_A_HUNDRED,
     )
     primary_metric = ANSWER_ERRORS
     other_metric = KNOWN_ERRORS

@@ -24,7 +24,7 @@ from tercet_image.vl_reader import open_picture
 
 BLIND = "blind"
 GENERAL = "general"
-NUM_GENERAL = 300  # pictures
+NUM_GENERAL = 500  # pictures
 ATTRIBUTE = "question"
 
 

@@ -20,7 +20,7 @@ from tercet.sources import read_terms
 from tercet.store.shards import read_records
 from tercet.train.adapters import as_base
 from tercet.train.mixing import is_watched, training_records
-from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
 from tercet_text.causal_lm_chat import OPEN, ChatFormat, TemplateFault, before_calls, parse
@@ -78,7 +78,7 @@ class CausalLm:
             replay=0.0,
             lora_scale=1.0,
             pipeline_tag="text-generation",
-            false_triggers=1.0,
+            false_triggers=ONE_IN_A_HUNDRED,
         )
         # without tools nothing can be executed: there a reply is held against the reference's words
         self.primary_metric = TASK_FAILURES if self.has_tools else REPLY_ERRORS

@@ -16,6 +16,9 @@ from tercet.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+# where a unit is a whole answer: as often as 0.1 per 100 words are in sentences of ten words
+ONE_IN_A_HUNDRED = 1.0
+
 OnUnits = Callable[[int, int], None]  # (done, total)
 
 
@@ -29,7 +32,7 @@ class Defaults:
     replay: float
     lora_scale: float
     pipeline_tag: str = ""  # what the Hub calls such models: automatic-speech-recognition, say
-    false_triggers: float = 0.1  # what `promote` allows of the false trigger metric, per 100 units
+    false_triggers: float = 0.1  # what `promote` allows of that metric, per 100 units; ONE_IN_A_HUNDRED for answers
 
 
 @dataclass(frozen=True)
