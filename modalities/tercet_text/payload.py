@@ -6,6 +6,7 @@ messages lack the key. Where a dialog has no calls its fingerprint, and so its r
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from tercet.modality import PayloadType
 from tercet.randomness import canonical_json, digest
 from tercet.records import Columns
+from tercet_text.calls import chat_messages
 
 LABELS = ("intent", "persona", "mood", "edge_case")
 TEXT = {"dtype": "string", "_type": "Value"}
@@ -25,6 +27,12 @@ def fingerprint(payload: Columns) -> str:
         for message in payload["messages"]
     ]
     return digest(canonical_json({**payload, "messages": messages}))
+
+
+def plain(payload: Columns) -> Columns:
+    """Give a dialog as chat templates and trainers read it: calls and tools as lists."""
+    messages = chat_messages(payload["messages"])
+    return {**payload, "messages": messages, "tools": json.loads(payload["tools"] or "[]")}
 
 
 def _structs(*names: str) -> pa.DataType:
@@ -52,4 +60,5 @@ payload = PayloadType(
         **dict.fromkeys(LABELS, TEXT),
     },
     fingerprint=fingerprint,
+    plain=plain,
 )

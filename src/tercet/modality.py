@@ -47,7 +47,7 @@ class PayloadType:
     (`{"audio": {"_type": "Audio", "sampling_rate": 16000}}`). A column in `media` is bytes in a payload and
     `struct<bytes, path>` in the schema; `media` maps it to its file suffix (`{"audio": "flac"}`). `fingerprint` hashes
     the *decoded* content (PCM, pixels, canonical JSON), never encoded bytes, so that another encoder gives the same
-    record.
+    record. `plain` gives a payload as other tools read it in JSON, where a shard has to hold JSON as text.
     """
 
     version: int
@@ -55,6 +55,7 @@ class PayloadType:
     features: Mapping[str, Any]
     fingerprint: Callable[[Columns], str]
     media: Mapping[str, str] = field(default_factory=dict)
+    plain: Callable[[Columns], Columns] = lambda payload: payload
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tercet import registry
 from tercet.randomness import canonical_json
-from tercet.records import Record
+from tercet.records import Columns, Record
 from tercet.store.schema import ShardType
 from tercet.store.shards import read_shard, shard_type
 
@@ -37,6 +38,11 @@ class Part:
         """Say which columns hold media."""
         return shard_type(self.shards[0][0])
 
+    def plain(self) -> Callable[[Columns], Columns]:
+        """Give what makes a payload plain JSON; a modality that isn't installed is written as its shards hold it."""
+        found = registry.modalities().get(self.modality)
+        return registry.load(found.payload).plain if found else lambda payload: payload
+
 
 def write_parquet(parts: Sequence[Part], folder: Path, run_dir: Path) -> list[Path]:
     """Link or copy the shards under the paths they have in the run, so that the run's dataset card fits them too."""
@@ -57,12 +63,12 @@ def write_jsonl(parts: Sequence[Part], folder: Path, run_dir: Path) -> list[Path
     """Write `<modality>/<split>.jsonl`; a media column holds a path, relative to that file."""
     written: list[Path] = []
     for part in parts:
-        kind = part.kind()
+        kind, plain = part.kind(), part.plain()
         target = folder / part.modality / f"{part.split}.jsonl"
         target.parent.mkdir(exist_ok=True)
         with target.open("w", encoding="utf-8", newline="\n") as file:
             for record in part.records():
-                row = _describe(record, kind)
+                row = _describe(record, kind, plain)
                 for suffix, column in _media_suffixes(kind).items():
                     # two digits of fan-out: a folder of a million files is slow everywhere
                     media = Path(part.split, record.id[:2], f"{record.id}.{suffix}")
@@ -81,10 +87,10 @@ def write_webdataset(parts: Sequence[Part], folder: Path, run_dir: Path) -> list
     """
     written: list[Path] = []
     for part in parts:
-        kind = part.kind()
+        kind, plain = part.kind(), part.plain()
         target = folder / part.modality / part.split
         target.mkdir(parents=True)
-        samples = (_sample(record, kind, number) for number, record in enumerate(part.records()))
+        samples = (_sample(record, kind, plain, number) for number, record in enumerate(part.records()))
         for number, members in enumerate(_tars(samples)):
             path = target / f"{number:05d}.tar"
             with path.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -101,9 +107,9 @@ WRITERS: dict[str, Writer] = {"parquet": write_parquet, "jsonl": write_jsonl, "w
 Members = list[tuple[str, bytes]]
 
 
-def _describe(record: Record, kind: ShardType) -> dict[str, Any]:
+def _describe(record: Record, kind: ShardType, plain: Callable[[Columns], Columns]) -> dict[str, Any]:
     """Give a record as JSON values, without its media."""
-    payload = {name: value for name, value in record.payload.items() if name not in kind.media}
+    payload = {name: value for name, value in plain(record.payload).items() if name not in kind.media}
     own = {"id": record.id, "item_key": record.item_key, "split": record.split}
     return {**payload, **own, "lineage": record.lineage, "verdicts": [asdict(verdict) for verdict in record.verdicts]}
 
@@ -116,9 +122,9 @@ def _media_suffixes(kind: ShardType) -> dict[str, str]:
     }
 
 
-def _sample(record: Record, kind: ShardType, number: int) -> Members:
+def _sample(record: Record, kind: ShardType, plain: Callable[[Columns], Columns], number: int) -> Members:
     key = f"{number:09d}_{record.id}"
-    held: dict[str, bytes] = {"json": canonical_json(_describe(record, kind)).encode()}
+    held: dict[str, bytes] = {"json": canonical_json(_describe(record, kind, plain)).encode()}
     text = next((value for value in record.payload.values() if isinstance(value, str)), None)
     if text is not None and kind.media:
         held["txt"] = text.encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,14 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tercet.export import export
 from tercet.modality import NoAnswers, Planning, Resources
 from tercet.randomness import canonical_json
 from tercet.recipe import load_recipe
 from tercet.records import Candidate, Item, Record
 from tercet.sources import Term, load_sources
+from tercet.store.manifest import write_manifest
+from tercet.store.shards import write_shard
 from tercet.testing import check_modality
 from tercet_text import modality
-from tercet_text.calls import calls_of
+from tercet_text.calls import calls_of, chat_messages
 from tercet_text.environment import Environment
 from tercet_text.gates import NearDuplicates, Repetition, Schema
 from tercet_text.lm_suites import dialog_examples
@@ -360,3 +364,21 @@ def test_a_dialog_without_calls_keeps_the_fingerprint_of_payload_version_1() -> 
     new = {**old, "messages": [{"role": "user", "content": "a", "tool_calls": ""}]}
     called = {**old, "messages": [{"role": "user", "content": "a", "tool_calls": "[1]"}]}
     assert payload.fingerprint(old) == payload.fingerprint(new) != payload.fingerprint(called)
+
+
+def test_an_exported_dialog_has_calls_and_tools_as_lists(tmp_path: Path) -> None:
+    (candidate, *_) = made_of(items_of(plan_of(3)))
+    record = Record("a" * 32, "i", "text", "train", candidate.payload, {}, ())
+    shard = write_shard(tmp_path / "run/shards/text/train", 0, payload, "text", [record])
+    write_manifest(tmp_path / "run", "r" * 32, [shard])
+    export(tmp_path / "run", tmp_path / "out", ["jsonl", "webdataset"])
+    (line,) = (tmp_path / "out/jsonl/text/train.jsonl").read_text().splitlines()
+    with tarfile.open(next((tmp_path / "out/webdataset").rglob("*.tar"))) as tar:
+        (member,) = tar.getnames()
+        written = tar.extractfile(member)
+        assert written is not None and json.loads(written.read()) == json.loads(line)
+    row = json.loads(line)
+    assert row["messages"] == chat_messages(candidate.payload["messages"])
+    called = [call for message in row["messages"] for call in message.get("tool_calls", ())]
+    assert all(isinstance(call["function"]["arguments"], dict) for call in called) and called
+    assert row["tools"] == json.loads(candidate.payload["tools"])
