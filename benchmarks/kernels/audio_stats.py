@@ -17,15 +17,13 @@ import argparse
 import importlib.metadata
 import itertools
 import json
-import random
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from abba import abba
 
 from tercet_kernels.audio_stats import audio_stats
 from tercet_kernels.audio_stats.reference import audio_stats_reference
@@ -63,26 +61,12 @@ def plain(samples: np.ndarray, edges: list[int]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def compare(ours: Callable[[], Any], theirs: Callable[[], Any], audio_seconds: float, rounds: int) -> dict[str, Any]:
-    """Time both in the order A B B A, round by round; a ratio above 1 says that ours is faster."""
-    times = [[seconds_of(call) for call in (ours, theirs, theirs, ours)] for _ in range(rounds)]
-    ratios = [(b + c) / (a + d) for a, b, c, d in times]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=rounds)) for _ in range(2000))
-    ours_ms = 1e3 * statistics.median([t for row in times for t in row[::3]])
-    theirs_ms = 1e3 * statistics.median([t for row in times for t in row[1:3]])
+    timed = abba(ours, theirs, rounds)
     return {
-        "our_ms_per_minute_of_sound": round(60 * ours_ms / audio_seconds, 3),
-        "their_ms_per_minute_of_sound": round(60 * theirs_ms / audio_seconds, 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_95": [round(medians[50], 2), round(medians[1949], 2)],
-        "rounds": rounds,
+        "our_ms_per_minute_of_sound": round(60e3 * timed.ours / audio_seconds, 3),
+        "their_ms_per_minute_of_sound": round(60e3 * timed.theirs / audio_seconds, 3),
+        **timed.ratio(),
     }
 
 

@@ -13,14 +13,13 @@ import importlib.metadata
 import json
 import os
 import random
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import torch
+from abba import abba
 
 from tercet_kernels.edit_distance import edit_distance, word_errors
 
@@ -51,27 +50,12 @@ def flat(sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([0, *map(len, sequences)]).cumsum(0)
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def compare(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int, rounds: int) -> dict[str, Any]:
-    """Time both in the order A B B A, round by round; a ratio above 1 says that ours is faster."""
-    ours(), theirs()
-    seconds = [[seconds_of(call) for call in (ours, theirs, theirs, ours)] for _ in range(rounds)]
-    ratios = [(b + c) / (a + d) for a, b, c, d in seconds]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=rounds)) for _ in range(2000))
-    our_seconds = statistics.median(time for a, _, _, d in seconds for time in (a, d))
-    their_seconds = statistics.median(time for _, b, c, _ in seconds for time in (b, c))
+    timed = abba(ours, theirs, rounds)
     return {
-        "our_pairs_per_second": round(pairs / our_seconds),
-        "their_pairs_per_second": round(pairs / their_seconds),
-        "ratio": round(statistics.median(ratios), 1),
-        "ratio_95": [round(medians[50], 1), round(medians[1949], 1)],
-        "rounds": rounds,
+        "our_pairs_per_second": round(pairs / timed.ours),
+        "their_pairs_per_second": round(pairs / timed.theirs),
+        **timed.ratio(digits=1),
     }
 
 

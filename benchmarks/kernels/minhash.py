@@ -17,8 +17,6 @@ import argparse
 import importlib.metadata
 import json
 import random
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 import rensa
 import torch
+from abba import abba, seconds_of
 from datasketch import MinHash
 
 from tercet_kernels.minhash import FORMULAS, permutations, shingle_hashes, signatures, signatures_of_texts
@@ -95,27 +94,12 @@ def texts_by_datasketch(texts: list[str]) -> Any:
     return rows
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def compare(ours: Callable[[], Any], theirs: Callable[[], Any], shingles: int, seconds: float) -> dict[str, Any]:
-    """Time both in the order A B B A, round by round; a ratio above 1 says that ours is faster."""
-    rounds = min(40, max(5, round(seconds / 2 / (seconds_of(ours) + seconds_of(theirs)))))
-    times = [[seconds_of(call) for call in (ours, theirs, theirs, ours)] for _ in range(rounds)]
-    ratios = [(b + c) / (a + d) for a, b, c, d in times]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=rounds)) for _ in range(2000))
-    our_seconds = statistics.median([t for row in times for t in row[::3]])
-    their_seconds = statistics.median([t for row in times for t in row[1:3]])
+    timed = abba(ours, theirs, min(40, max(5, round(seconds / 2 / (seconds_of(ours) + seconds_of(theirs))))))
     return {
-        "our_million_shingles_per_second": round(shingles / 1e6 / our_seconds, 2),
-        "their_million_shingles_per_second": round(shingles / 1e6 / their_seconds, 2),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_95": [round(medians[50], 2), round(medians[1949], 2)],
-        "rounds": rounds,
+        "our_million_shingles_per_second": round(shingles / 1e6 / timed.ours, 2),
+        "their_million_shingles_per_second": round(shingles / 1e6 / timed.theirs, 2),
+        **timed.ratio(),
     }
 
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import resource
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from abba import abba, seconds_of
 from torch import Tensor
 
 from tercet_kernels.similarity import earlier_max, pairs_above
@@ -64,26 +63,9 @@ def faiss_pairs(x_ND: Tensor) -> Tensor:
     return pairs_P2[pairs_P2[:, 0] < pairs_P2[:, 1]]
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def compare(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Time both in the order A B B A, round by round; a ratio above 1 says that ours is faster."""
-    ours(), theirs()
-    seconds = [[seconds_of(call) for call in (ours, theirs, theirs, ours)] for _ in range(rounds)]
-    ratios = [(b + c) / (a + d) for a, b, c, d in seconds]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=rounds)) for _ in range(2000))
-    return {
-        "ours_seconds": round(statistics.median(time for a, _, _, d in seconds for time in (a, d)), 4),
-        "theirs_seconds": round(statistics.median(time for _, b, c, _ in seconds for time in (b, c)), 4),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_95": [round(medians[50], 2), round(medians[1949], 2)],
-        "rounds": rounds,
-    }
+    timed = abba(ours, theirs, rounds)
+    return {"ours_seconds": round(timed.ours, 4), "theirs_seconds": round(timed.theirs, 4), **timed.ratio()}
 
 
 def compare_all(rows: int, features: int, rounds: int) -> dict[str, Any]:
