@@ -22,7 +22,7 @@ from tercet.records import Record
 from tercet.store.durable import file_digest
 from tercet.store.shards import read_records
 from tercet.train.mixing import is_watched, training_records
-from tercet.train.task import Defaults, Example, Measured, OnUnits, Suite
+from tercet.train.task import Defaults, Example, Losses, Measured, OnUnits, Suite
 from tercet_audio.metrics import TermErrors, normaliser
 from tercet_audio.recipe import AudioRecipe
 from tercet_audio.suites import made_examples, read_clip_file, read_suites, terms_of
@@ -119,14 +119,12 @@ class SpeechToText:
         train = self.recipe.sections.train
         return is_watched(clip.payload["phrase"], train.early_stop, self.recipe.sections.seed)
 
-    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return cross-entropy on the terms' clips plus `distil` times the divergence from the base elsewhere."""
+    def loss(self, model: torch.nn.Module, batch: Any) -> Losses:
+        """Return cross-entropy on the terms' clips, and `distil` times the divergence from the base elsewhere."""
         from tercet_audio.distil import domain_loss
 
-        loss = domain_loss(model, batch["own"])
-        if batch["replay"] and self.section.training.distil:
-            loss = loss + self.section.training.distil * self._distil(model, batch["replay"])
-        return loss
+        own, weight = domain_loss(model, batch["own"]), self.section.training.distil
+        return Losses(own, weight * self._distil(model, batch["replay"]) if batch["replay"] and weight else 0.0)
 
     def suites(self, run_dir: Path) -> list[Suite]:
         """Read what the plan held out, general speech, and the recipe's own general folder."""

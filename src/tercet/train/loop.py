@@ -17,7 +17,7 @@ from tercet.train.log import Log, memory_gib
 from tercet.train.order import Order, Part
 from tercet.train.processes import Processes
 from tercet.train.stopping import Watch
-from tercet.train.task import Row, Task, TrainingData
+from tercet.train.task import Losses, Row, Task, TrainingData
 from tercet.train.tracking import Track
 
 if TYPE_CHECKING:
@@ -201,7 +201,11 @@ class _Loop:
     def _part(self, step: int, part: Part) -> float:
         """Add one micro-batch's gradient; return its share of the loss."""
         with self.processes.autocast():
-            loss = self.task.loss(self.model, self.data.collate(part.rows, part.replay)) * part.share
+            found = self.task.loss(self.model, self.data.collate(part.rows, part.replay))
+            if isinstance(found, Losses):
+                loss = found.own * part.own_share + found.replay * part.replay_share
+            else:
+                loss = found * part.share
         value = float(loss.detach())
         if not math.isfinite(value):
             self._fail(step, "loss", value, [part])

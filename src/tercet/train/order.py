@@ -15,10 +15,15 @@ BUCKET = 32  # micro-batches sorted by size together: little padding, and still 
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch: row numbers of the domain and of replay, and the share of the step's loss that is its own."""
+    """One micro-batch: row numbers of the domain and of replay, and its shares of the step's units.
+
+    A share is of the domain's, of replay's, and of both together: what a mean over each counts for in the step's.
+    """
 
     rows: tuple[int, ...]
     replay: tuple[int, ...]
+    own_share: float
+    replay_share: float
     share: float
 
 
@@ -57,8 +62,12 @@ class Order:
             micros[largest : largest + 1] = _halved(*micros[largest])
         for _ in range(halvings):
             micros = [half for micro in micros for half in _halved(*micro)]
-        total = sum(self._units(rows) for rows, _ in micros)
-        return [Part(rows, replay, self._units(rows) / total) for rows, replay in micros]
+        units = [(_units(self.data.rows, rows), _units(self.data.replay, replay)) for rows, replay in micros]
+        own, general = (sum(some) for some in zip(*units, strict=True))
+        return [
+            Part(rows, replay, mine / own, other / general if general else 0.0, (mine + other) / (own + general))
+            for (rows, replay), (mine, other) in zip(micros, units, strict=True)
+        ]
 
     def padding(self, parts: Sequence[Part]) -> tuple[float, float]:
         """Give the size of all rows in `parts`, and the share of what is computed that is padding."""
@@ -69,9 +78,6 @@ class Order:
                 real += sum(sizes)
                 padded += len(sizes) * (self.data.padded_to or max(sizes, default=0))
         return real, 1 - real / padded if padded else 0.0
-
-    def _units(self, rows: Sequence[int]) -> int:
-        return sum(self.data.rows[at].units for at in rows)
 
     def _micro(self, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if self.budget is None:
@@ -108,6 +114,10 @@ class Order:
             self._before += [self._before[-1] + done for done in accumulate(len(rows) for rows in batches)]
             self._num_passes += 1
         return self._batches[count], self._before[count]
+
+
+def _units(rows: Sequence[Row], numbers: Sequence[int]) -> int:
+    return sum(rows[at].units for at in numbers)
 
 
 def bucketed(order: Sequence[int], rows: Sequence[Row], budget: float, padded_to: float = 0) -> list[tuple[int, ...]]:

@@ -89,6 +89,14 @@ class Row:
     records: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Losses:
+    """A loss of two terms, each a mean over its own units: that of the domain's rows, and that of replay's, weighed."""
+
+    own: torch.Tensor
+    replay: torch.Tensor | float = 0.0
+
+
 class TrainingData(Protocol):
     """A task's training data, ready; which rows make a step is the core's choice (`order.py`)."""
 
@@ -125,8 +133,11 @@ class Task(Protocol):
     def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> TrainingData:
         """Read the run's records and make the training data."""
 
-    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """Return the loss of one micro-batch, a mean over its rows' units."""
+    def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor | Losses:
+        """Return the loss of one micro-batch: a mean over the units of all its rows, or one of each kind of row.
+
+        So a step's loss doesn't depend on how the step is cut, by memory or by the number of processes.
+        """
 
     def suites(self, run_dir: Path) -> list[Suite]:
         """Read the frozen sets."""

@@ -14,7 +14,7 @@ from tercet.train.log import read_log
 from tercet.train.loop import Callbacks, TrainingFailed, finish, train
 from tercet.train.processes import Processes
 from tercet.train.stopping import Watch, spread_out
-from tercet.train.task import Example, Measured
+from tercet.train.task import Example, Losses, Measured
 
 
 def run(folder: Any, task: Any = None, *, data: Any = None, watch=None, said=None, stop_after=100, **settings):
@@ -65,6 +65,28 @@ def test_without_dropout_halved_micro_batches_learn_the_same(tmp_path, monkeypat
         model = fresh(dropout=0.0)
         (tmp_path / name).mkdir()
         train(model, task, Data(), SETTINGS, tmp_path / name)  # type: ignore[arg-type]
+        losses.append([row["loss"] for row in read_log(tmp_path / name)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class InTwoTerms(Narrow):
+    """The domain's mean and three times replay's."""
+
+    def loss(self, model, batch):
+        x, y = batch
+        super().loss(model, batch)  # a full memory
+        squares = ((model(x) - y) ** 2).mean(1)
+        own = y[:, 0] == x[:, 0] * 2
+        return Losses(squares[own].mean(), 3 * squares[~own].mean() if (~own).any() else 0.0)
+
+
+@pytest.mark.parametrize("kind", [Narrow, InTwoTerms])
+def test_replay_weighs_the_same_however_a_step_is_cut(tmp_path, kind):
+    settings = replace(SETTINGS, replay=0.25, micro_batch=6)
+    losses = []
+    for name, most in (("narrow", 3), ("whole", 99)):
+        (tmp_path / name).mkdir()
+        train(fresh(dropout=0.0), kind(most), Data(replay=5), settings, tmp_path / name)
         losses.append([row["loss"] for row in read_log(tmp_path / name)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

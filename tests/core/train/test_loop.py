@@ -35,16 +35,17 @@ class Small(torch.nn.Module):
 class Data:
     """Rows that are their own number."""
 
-    replay: Sequence[Row] = ()
     padded_to = 0.0
     unit = "points"
 
-    def __init__(self, rows=40, sizes=(1.0,)):
+    def __init__(self, rows=40, sizes=(1.0,), replay=0):
         self.rows: Sequence[Row] = [Row(sizes[number % len(sizes)], 6, (f"record-{number}",)) for number in range(rows)]
+        self.replay: Sequence[Row] = [Row(1.0, 6)] * replay
 
-    def collate(self, rows, replay):  # noqa: ARG002
-        x = torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(row)) for row in rows])
-        return x, x[:, :4] * 2
+    def collate(self, rows, replay):
+        held = [*rows, *(len(self.rows) + at for at in replay)]
+        x = torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(row)) for row in held])
+        return x, torch.cat([x[: len(rows), :4] * 2, x[len(rows) :, :4] - 1])
 
     def describe(self):
         return {}

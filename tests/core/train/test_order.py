@@ -89,12 +89,25 @@ def test_halving_keeps_the_rows_the_replay_and_the_weights(halvings):
             one for part in whole for one in getattr(part, name)
         ]
     assert max(len(part.rows) for part in parts) == max(1, -(-5 // 2**halvings))
-    assert sum(part.share for part in parts) == pytest.approx(1)
+    for share in ("own_share", "replay_share", "share"):
+        assert sum(getattr(part, share) for part in parts) == pytest.approx(1)
 
 
 def test_a_micro_batchs_share_is_its_labels():
     parts = order(sizes=[1, 2, 3, 4], micro_batch=2, accumulate=2).step(0)
-    assert [part.share for part in parts] == [sum(row + 1 for row in part.rows) / 10 for part in parts]
+    assert [part.own_share for part in parts] == [sum(row + 1 for row in part.rows) / 10 for part in parts]
+    assert [part.share for part in parts] == [part.own_share for part in parts]
+    assert {part.replay_share for part in parts} == {0.0}
+
+
+def test_replay_has_a_share_of_its_own_and_a_part_of_the_whole():
+    whole = order(sizes=[1, 2, 3], replay_rows=2, micro_batch=3, replay=0.25)
+    parts = whole.step(0, processes=2)
+    assert [(len(part.rows), len(part.replay)) for part in parts] == [(1, 0), (2, 1)]
+    own = [sum(row + 1 for row in part.rows) for part in parts]
+    assert [part.own_share for part in parts] == [one / 6 for one in own]
+    assert [part.replay_share for part in parts] == [0.0, 1.0]
+    assert [part.share for part in parts] == [own[0] / 7, (own[1] + 1) / 7]
 
 
 def test_the_parts_do_not_depend_on_the_processes_where_there_are_enough():
