@@ -6,22 +6,20 @@ The files are not fsynced: an export can be made again at any time.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tercet.callable_module import make_callable
-from tercet.errors import StoreError, UsageError
+from tercet.errors import UsageError
+from tercet.export.claim import claim
 from tercet.export.formats import WRITERS, Part
-from tercet.files import disk_error, write_atomically
+from tercet.files import disk_error
 from tercet.store.manifest import read_manifest
 from tercet.store.shards import check_digest
 
 FORMATS = tuple(WRITERS)
-MARK = "tercet-export.json"  # says which run an export came from
-EXPORT_VERSION = 1
 make_callable(__name__, "tercet.export:export")
 
 
@@ -44,7 +42,7 @@ def export(run_dir: Path, out: Path, formats: Sequence[str], splits: Sequence[st
         for path, digest in part.shards:
             check_digest(path, digest)
     try:
-        _claim(out, manifest.recipe, run_dir)
+        claim(out, manifest.recipe, run_dir)
         return [path for name in dict.fromkeys(formats) for path in _replace(out, name, parts, run_dir)]
     except OSError as error:
         raise disk_error(out, error) from error
@@ -66,27 +64,6 @@ def _parts(run_dir: Path, shards: list[tuple[str, str]], splits: Sequence[str] |
         for (modality, split), paths in sorted(grouped.items())
         if not splits or split in splits
     ]
-
-
-def _claim(out: Path, recipe_digest: str, run_dir: Path) -> None:
-    """Make sure that `out` is empty or an export of this very run, and mark it."""
-    out.mkdir(parents=True, exist_ok=True)
-    mark = out / MARK
-    if mark.is_file():
-        try:
-            marked = json.loads(mark.read_bytes())["recipe"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{mark}: can't be read ({error}); remove {out} or export to another folder") from error
-        if marked != recipe_digest:
-            raise UsageError(
-                f"{out}: holds an export of another run (recipe {marked}, this is {recipe_digest}); "
-                "remove it or export to another folder"
-            )
-        return
-    if any(out.iterdir()):
-        raise UsageError(f"{out}: not empty, and no former export of {run_dir}; empty it or export to another folder")
-    held = {"version": EXPORT_VERSION, "recipe": recipe_digest}
-    write_atomically(mark, (json.dumps(held) + "\n").encode())
 
 
 def _replace(out: Path, name: str, parts: list[Part], run_dir: Path) -> list[Path]:

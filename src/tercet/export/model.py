@@ -8,10 +8,12 @@ from pathlib import Path
 
 from tercet.errors import StoreError
 from tercet.evaluate.judging import find_contestants
+from tercet.export.claim import check_free, claim, mark
 from tercet.files import disk_error, fsync_folder
 from tercet.pipeline.run import default_run_dir
 from tercet.recipe import Recipe
 from tercet.store.lock import RunLock
+from tercet.store.manifest import read_manifest
 from tercet.train.task import find_task
 
 FOLDER = "model"
@@ -29,23 +31,27 @@ def export_model(
 
     Raises:
         ModelError: there is no adapter, or it belongs to another base.
-        StoreError: `out` can't be written, or its `model` is something else.
+        UsageError: `out`, or `model` in it, holds something else than a former export of this run.
+        StoreError: `out` can't be written.
     """
     run_dir = run_dir or default_run_dir(recipe)
     task = find_task(recipe)
     if not run_dir.is_dir():
         raise StoreError(f"{run_dir}: no finished run here; run first: tercet run {recipe.path}")
-    target = (out or run_dir / "export") / FOLDER
+    out = out or run_dir / "export"
+    target = out / FOLDER
     making = target.with_name(f".{FOLDER}.tmp")
     with RunLock(run_dir):
         contestants = find_contestants(recipe, task, run_dir, None, announce)
-        if target.exists() and not (target / "config.json").is_file() and not (target / "model_index.json").is_file():
-            raise StoreError(f"{target}: holds something else than a model; name another folder by --out")
+        made_by = read_manifest(run_dir).recipe
         try:
+            claim(out, made_by, run_dir)
+            check_free(target, made_by, run_dir)
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir(parents=True)
             task.export(contestants.base.path, contestants.adapter, making)
             shutil.copyfile(contestants.adapter / "README.md", making / "README.md")
+            mark(making, made_by)
             shutil.rmtree(target, ignore_errors=True)
             making.rename(target)
             fsync_folder(target.parent)

@@ -1,6 +1,7 @@
 """The tuned model as its users load it: merged, whole, and never half of it."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from safetensors.torch import load_file
 from tests.core.learner.world import TRAIN, copy_run, installed, make_run, write_recipe
 
 from tercet.cli import app
-from tercet.errors import ModelError, StoreError
+from tercet.errors import ModelError, UsageError
+from tercet.export import export
 from tercet.export.model import export_model
 from tercet.pipeline.run import default_run_dir
 from tercet.recipe import load_recipe
@@ -50,12 +52,37 @@ def test_a_second_export_replaces_the_first_and_nothing_else(recipe, tmp_path):
     first = export_model(recipe)
     (first / "leftover").write_text("of the first")
     assert not (export_model(recipe) / "leftover").exists()
-    strange = tmp_path / "photos/model"
-    strange.mkdir(parents=True)
-    (strange / "holiday.png").write_bytes(b"mine")
-    with pytest.raises(StoreError, match="holds something else than a model"):
-        export_model(recipe, tmp_path / "photos")
-    assert (strange / "holiday.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_model_of_the_users_own_is_left_alone(recipe, tmp_path, is_claimed):
+    own = tmp_path / "work/model"
+    if is_claimed:  # records were exported beside it
+        export(default_run_dir(recipe), own.parent, ["jsonl"])
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("mine")
+    with pytest.raises(UsageError, match=r"not empty, and no former export of .*learn; empty it or export to another"):
+        export_model(recipe, own.parent)
+    assert [path.read_text() for path in own.iterdir()] == ["mine"]
+
+
+def test_another_runs_model_is_left_alone(recipe, tmp_path):
+    folder = export_model(recipe, tmp_path / "out")
+    other = recipe.root / "other"
+    shutil.copytree(default_run_dir(recipe), other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"recipe": "r" * 32}))
+    with pytest.raises(UsageError, match="holds an export of another run"):
+        export_model(recipe, tmp_path / "out", other)
+    assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("order", [["model", "jsonl"], ["jsonl", "model"]], ids=" first, then ".join)
+def test_records_and_model_are_exported_beside_each_other_in_either_order(recipe, order, capfd):
+    for to in [*order, *order]:
+        assert app.run_command(["export", str(recipe.path), "--to", to]) == 0, capfd.readouterr().err
+    found = sorted(path.name for path in (default_run_dir(recipe) / "export").iterdir())
+    assert found == ["jsonl", "model", "tercet-export.json"]
 
 
 def test_the_command_takes_the_recipe_and_says_so(recipe, capfd):
