@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 NUMBERS = ("no", "one", "two", "three")
@@ -48,9 +48,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def questions(
-    scene: Mapping[str, Any], count: int, colours: Sequence[str], shapes: Sequence[str], draw: random.Random
+    scene: Mapping[str, Any],
+    count: int,
+    colours: Sequence[str],
+    shapes: Sequence[str],
+    draw: random.Random,
+    unnamed: Collection[tuple[str, str]] = (),
 ) -> list[dict[str, str]]:
-    """Draw `count` questions with exact answers; yes and no come equally often."""
+    """Draw `count` questions with exact answers; yes and no come equally often.
+
+    A pair of `unnamed` is never asked for where it is absent: it would be learned as one that is always denied.
+    """
     things = scene["objects"]
     first = things[0]
     found = [
@@ -73,7 +81,8 @@ def questions(
     present = {(thing["colour"], thing["shape"]) for thing in things}
     asked = draw.choice(sorted(present))
     if draw.random() < 0.5:
-        absent = [(colour, shape) for colour in colours for shape in shapes if (colour, shape) not in present]
+        pairs = [(colour, shape) for colour in colours for shape in shapes]
+        absent = [pair for pair in pairs if pair not in present and pair not in unnamed]
         asked = draw.choice(absent) if absent else asked
     answer = "yes" if asked in present else "no"
     found.append(("presence", f"Is there {with_article(' '.join(asked))}?", answer))

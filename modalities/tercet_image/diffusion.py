@@ -19,6 +19,7 @@ from tercet.randomness import canonical_json
 from tercet.records import Failure, Item, Made
 from tercet_image.caption import caption, questions
 from tercet_image.pipelines import Painter, load_painter
+from tercet_image.plan import Scenes
 from tercet_image.recipe import ImageRecipe
 
 
@@ -35,6 +36,7 @@ class DiffusionPictures:
         if section.diffusion is None:
             raise UsageError("modalities.image.diffusion: missing; add pictures and model")
         self.section, self.settings, self.resources = section, section.diffusion, resources
+        self.scenes = Scenes(section, (), resources.recipe_seed)
         self.painter = painter or load_painter(self.settings, resources.cores, resources.examples_root)
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Made | Failure]:
@@ -60,9 +62,10 @@ class DiffusionPictures:
         """Give all of the payload but the picture."""
         scene, attributes = item.spec["scene"], self.section.scene
         count = self.section.questions_per_picture if self.settings.keep_questions else 0
+        colours, shapes = list(attributes.colours), list(attributes.shapes)
         return {
             "caption": caption(scene, draw),
-            "questions": questions(scene, count, list(attributes.colours), list(attributes.shapes), draw),
+            "questions": questions(scene, count, colours, shapes, draw, self.scenes.unnamed(item.split)),
             "scene": canonical_json(scene),
         }
 

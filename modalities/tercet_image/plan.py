@@ -47,6 +47,10 @@ class Scenes:
         count = round(self.section.test_fraction * len(self.pairs))
         return frozenset(sorted(self.pairs, key=lambda pair: digest(str(self.seed), "held out", *pair))[:count])
 
+    def unnamed(self, split: str) -> frozenset[Pair]:
+        """Give the pairs that no question about a picture of this split may name."""
+        return frozenset() if split == HELD_OUT else self.held_out
+
     def pair(self, index: int) -> Pair:
         """Give the first object's pair at `index`: every pair comes up once before one comes up again."""
         turn, place = divmod(index, len(self.pairs))

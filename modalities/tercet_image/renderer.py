@@ -15,11 +15,11 @@ from tercet.randomness import canonical_json
 from tercet.records import Item, Made, ModelUse
 from tercet_image.caption import caption, questions
 from tercet_image.colour import RGB, difference, parse_hex
-from tercet_image.plan import palette
+from tercet_image.plan import Scenes, palette
 from tercet_image.recipe import ImageRecipe
 
 SUPERSAMPLE = 4
-RENDERER = ModelUse("tercet:renderer-1", "", "Apache-2.0", "free")
+RENDERER = ModelUse("tercet:renderer-2", "", "Apache-2.0", "free")
 PLACES = {1: ((0.5, 0.5),), 2: ((0.28, 0.5), (0.72, 0.5)), 3: ((0.26, 0.3), (0.74, 0.3), (0.5, 0.74))}
 RADIUS = {"small": 0.11, "large": 0.19}  # of the picture's width
 INK, PAPER = "#1b1b1f", "#ffffff"
@@ -34,20 +34,21 @@ class Renderer:
 
     def __init__(self, section: ImageRecipe, resources: Resources) -> None:
         self.section, self.resources = section, resources
+        self.scenes = Scenes(section, (), resources.recipe_seed)
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Made]:
         """Draw each item's scene, caption it and ask about it."""
-        attributes = self.section.scene
+        shapes, colours = list(self.section.scene.shapes), list(self.section.scene.colours)
+        count = self.section.questions_per_picture
         for item in items:
             draw = random.Random(self.resources.seed_for(item, "generate"))
             scene = item.spec["scene"]
             picture = io.BytesIO()
             draw_scene(scene, *palette(self.section, scene), self.section.size, draw).save(picture, "PNG")
-            shapes, colours = list(attributes.shapes), list(attributes.colours)
             payload = {
                 "image": picture.getvalue(),
                 "caption": caption(scene, draw),
-                "questions": questions(scene, self.section.questions_per_picture, colours, shapes, draw),
+                "questions": questions(scene, count, colours, shapes, draw, self.scenes.unnamed(item.split)),
                 "scene": canonical_json(scene),
             }
             yield Made(payload, RENDERER, {"size": self.section.size})

@@ -1,5 +1,7 @@
 import io
 import json
+import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,11 @@ from tercet.records import Candidate
 from tercet.sources import Term
 from tercet_image.caption import OPPOSITE, name_of
 from tercet_image.colour import parse_hex
+from tercet_image.diffusion import DiffusionPictures
 from tercet_image.gates import Blank, NearDuplicates
 from tercet_image.payload import payload
 from tercet_image.plan import HELD_OUT, plan
-from tercet_image.recipe import ImageRecipe
+from tercet_image.recipe import Diffusion, ImageRecipe
 from tercet_image.renderer import Renderer
 from tercet_image.show import show
 
@@ -105,6 +108,35 @@ def test_held_out_pairs_appear_in_no_training_picture(pictures):
         if candidate.item.split == "train":
             plain = [t for t in candidate.item.spec["scene"]["objects"] if not t["label"]]
             assert not {(t["colour"], t["shape"]) for t in plain} & held_out
+
+
+def named_held_out(section, questions):
+    held_out = plan(section, PLANNING).parts[0][0].held_out
+    asked = {one["question"] for one in questions if one["attribute"] == "presence"}
+    return {pair for pair in held_out if any(one.endswith(f" {' '.join(pair)}?") for one in asked)}
+
+
+def test_training_questions_never_name_a_held_out_pair(pictures):
+    section, made = pictures
+    asked = {"train": [], HELD_OUT: []}
+    for candidate in made:
+        asked[candidate.item.split] += candidate.payload["questions"]
+    assert not named_held_out(section, asked["train"])
+    assert named_held_out(section, asked[HELD_OUT])
+
+
+def test_neither_do_those_about_pictures_of_a_diffusion_model():
+    diffusion = Diffusion(pictures=200, model="path:./model", keep_questions=True)
+    section = ImageRecipe(diffusion=diffusion)
+    painter: Any = object()  # never asked
+    generator = DiffusionPictures(section, RESOURCES, painter)
+    scenes = plan(section, PLANNING)
+    asked = {"train": [], HELD_OUT: []}
+    for number in range(200):
+        item = scenes.item(number)
+        asked[item.split] += generator._tell(item, random.Random(number))["questions"]
+    assert not named_held_out(section, asked["train"])
+    assert named_held_out(section, asked[HELD_OUT])
 
 
 def test_a_raised_quota_keeps_the_old_items_and_no_two_share_a_key():
