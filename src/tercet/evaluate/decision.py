@@ -31,16 +31,17 @@ def decide(
 
     `primary` is the domain metric, `general` the change on each general set, `others` the words off the domain,
     `false_triggers` the tuned model's, per 100 units (words, answers), of which `allowed` may be. Promote needs every
-    rule; decline needs one wholly broken.
+    rule; decline needs one wholly broken, by an interval over sources enough to mean something.
     """
     rules: list[tuple[bool, bool, str]] = []  # (holds, is wholly broken, what was found)
-    rules.append((primary.is_better, primary.is_worse, f"{names[0]} {_say(primary)}: must lie wholly below 0"))
-    if primary.sources < FEW_SOURCES:
+    is_broken = primary.is_worse and not _has_few(primary)
+    rules.append((primary.is_better, is_broken, f"{names[0]} {_say(primary)}: must lie wholly below 0"))
+    if _has_few(primary):
         rules.append((False, False, f"{names[0]} over {primary.sources} sources: at least {FEW_SOURCES}"))
     for name, change in general.items():
         found = f"general set {name} {_say(change)}: its upper end must be at most +{margin:g}"
-        rules.append((change.high <= margin, change.low > margin, found))
-        if change.sources < FEW_SOURCES:
+        rules.append((change.high <= margin, change.low > margin and not _has_few(change), found))
+        if _has_few(change):
             rules.append((False, False, f"general set {name} over {change.sources} sources: at least {FEW_SOURCES}"))
     if not general:
         rules.append((False, False, "no general set was evaluated: forgetting is unknown"))
@@ -52,6 +53,10 @@ def decide(
     if all(holds for holds, _, _ in rules):
         return Decision("promote", reasons)
     return Decision("decline" if any(broken for _, broken, _ in rules) else "hold", reasons)
+
+
+def _has_few(change: Comparison) -> bool:
+    return change.sources < FEW_SOURCES
 
 
 def _say(change: Comparison) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 FEW_SOURCES = 5  # with fewer, resampling has too little to draw from for an interval to mean anything
-POWER_FACTOR = 2.8  # z(0.975) + z(0.8): a true change of 2.8 standard errors is found four times in five
+POWER = 0.8  # how often `detectable` would have been found
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Comparison:
     relative_high: float
     detectable: float  # smallest true change that this set would have found four times in five
     items: int
-    sources: int
+    sources: int  # those with units
     units: float
 
     @property
@@ -83,6 +84,7 @@ def compare(
     ratio_B = change_B[with_errors] / base_B[with_errors]
     ratio = np.quantile(ratio_B, [tail, 1 - tail]) if len(ratio_B) else np.array([np.nan, np.nan])
     rates = 100 * sums[:2].sum(axis=1) / units
+    standard_errors = NormalDist().inv_cdf(1 - tail) + NormalDist().inv_cdf(POWER)  # 2.8 at a confidence of 0.95
     return Comparison(
         base=float(rates[0]),
         tuned=float(rates[1]),
@@ -92,9 +94,9 @@ def compare(
         relative=float((rates[1] - rates[0]) / rates[0]) if rates[0] else float("nan"),
         relative_low=float(ratio[0]),
         relative_high=float(ratio[1]),
-        detectable=float(POWER_FACTOR * change_B.std()),
+        detectable=float(standard_errors * change_B.std()),
         items=len(base),
-        sources=len(names),
+        sources=int((sums[2] > 0).sum()),
         units=units,
     )
 

@@ -69,6 +69,22 @@ def test_the_same_seed_gives_the_same_interval_and_no_pairing_is_refused():
         compare(base, tuned[::-1])
 
 
+def test_what_a_set_could_show_follows_from_the_confidence_asked_for():
+    draw = np.random.default_rng(3)
+    rows = [(int(draw.poisson(3)), int(draw.poisson(2)), 10, n) for n in range(80)]
+    wide, usual = compare(*pair(rows), confidence=0.995), compare(*pair(rows))
+    assert wide is not None
+    assert usual is not None
+    z = stats.norm.ppf
+    assert wide.detectable / usual.detectable == pytest.approx((z(0.9975) + z(0.8)) / (z(0.975) + z(0.8)))
+
+
+def test_a_source_without_units_is_none_to_draw_from():
+    found = compare(*pair([(4, 2, 10, 0), (3, 1, 10, 1), (1, 0, 0, 2), (0, 0, 0, 3)]))
+    assert found is not None
+    assert (found.sources, found.items) == (2, 4)
+
+
 def change(low, high, base=10.0):
     middle = (low + high) / 2
     return Comparison(base, base + middle, middle, low, high, middle / base, low / base, high / base, 1.0, 9, 9, 99)
@@ -102,6 +118,13 @@ def test_without_a_general_set_nothing_is_promoted():
 
 def test_one_bad_general_set_among_several_is_enough_to_decline():
     assert decide(BETTER, {"a": UNSURE, "b": change(3, 4)}, UNSURE, 0.0, margin=2.0).verdict == "decline"
+
+
+@pytest.mark.parametrize(("sources", "verdict"), [(4, "hold"), (5, "decline")])
+def test_an_interval_over_few_sources_declines_nothing(sources, verdict):
+    forgets, worse = (dataclasses.replace(one, sources=sources) for one in (change(3, 3), WORSE))
+    assert decide(BETTER, {"telephone": forgets}, UNSURE, 0.0, margin=2.0).verdict == verdict
+    assert decide(worse, {"telephone": UNSURE}, UNSURE, 0.0, margin=2.0).verdict == verdict
 
 
 def test_an_interval_over_few_sources_promotes_nothing():
