@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,10 +92,17 @@ def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def save(model: Any, folder: Path, card: Mapping[str, Any], scale: float = 1.0) -> str:
+def save(
+    model: Any,
+    folder: Path,
+    card: Mapping[str, Any],
+    scale: float = 1.0,
+    complete: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> str:
     """Write the adapter in PEFT's format, scaled by `scale` (folded into B, so that every reader sees it).
 
-    Returns the digest of the weights file.
+    Its card comes last: an adapter that has one is whole. `complete` is called before, with what the card will say, to
+    write whatever else belongs to the adapter. Returns the digest of the weights file.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save as to_bytes
@@ -114,10 +121,11 @@ def save(model: Any, folder: Path, card: Mapping[str, Any], scale: float = 1.0) 
     text = json.dumps(config, indent=1, sort_keys=True, default=lambda value: getattr(value, "value", str(value)))
     write_atomically(folder / WEIGHTS, data)
     write_atomically(folder / CONFIG, text.encode())
-    weights_digest = hashlib.sha256(data).hexdigest()
-    write_atomically(folder / CARD, json.dumps({**card, "weights": weights_digest}, indent=1, sort_keys=True).encode())
+    whole = {**card, "weights": hashlib.sha256(data).hexdigest()}
+    complete(whole)
+    write_atomically(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
     fsync_folder(folder)
-    return weights_digest
+    return str(whole["weights"])
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -40,10 +40,11 @@ def write(
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a training is: steps done, and whether it stopped early."""
+    """How far a training is: steps done, whether it stopped early, and the step whose adapter decoded best so far."""
 
     steps: int = 0
     is_over: bool = False
+    best: int = 0  # the last one where nothing is decoded
 
 
 def reached(folder: Path) -> Reached:
@@ -56,7 +57,7 @@ def reached(folder: Path) -> Reached:
     if not path.exists():
         return Reached()
     state = _read_state(path)
-    return Reached(state["step"], state["is_over"])
+    return Reached(state["step"], state["is_over"], state.get("watch", {}).get("best_step", state["step"]))
 
 
 def read(

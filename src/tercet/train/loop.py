@@ -147,6 +147,10 @@ class _Loop:
         self.model.eval()
         if self._is_finished() and self.watch is not None:
             put(self.parameters, self.watch.best)
+            self.callbacks.announce(
+                f"step {self.done}: the adapter of step {self.watch.best_step} is kept "
+                f"({self.task.primary_metric} {self.watch.best_score:.2f} on what was watched)"
+            )
         return Trained(self.done, self._is_finished())
 
     def _is_finished(self) -> bool:
@@ -218,7 +222,8 @@ class _Loop:
         if largest == 1 or self.halvings == MOST_HALVINGS:
             raise TrainingFailed(
                 f"step {step}: one row of {max(self._sizes(parts)):,.0f} {self.data.unit} doesn't fit into memory; set "
-                "train.activation_checkpointing: true, a lower precision, or leave out the longest records"
+                "train.activation_checkpointing: true or a lower precision and start again with: tercet train --fresh; "
+                "or leave out the longest records"
             )
         self.halvings += 1
         self.callbacks.announce(
@@ -248,13 +253,13 @@ class _Loop:
         more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         held = f"; records of its batch: {', '.join(names[:MOST_NAMED])}{more}" if names else ""
         raise TrainingFailed(
-            f"step {step}: the {what} is {value}; lower train.learning_rate (now {self.settings.learning_rate:g}) "
-            f"and train again; the checkpoint before it is kept{held}"
+            f"step {step}: the {what} is {value}; look at the records of its batch, or lower train.learning_rate (now "
+            f"{self.settings.learning_rate:g}) and start again with: tercet train --fresh{held}"
         )
 
     def _look(self) -> None:
-        """Decode the watched examples when it is time; every process decides as the main one."""
-        if self.watch is None or self.done % self.watch.settings.every:
+        """Decode the watched examples when it is time, and at the end; every process decides as the main one."""
+        if self.watch is None or (self.done % self.watch.settings.every and self.done < self.settings.steps):
             return
         with self.processes.autocast():
             score = self.watch.look(self.model, self.done, self.parameters, lambda *_: None)
@@ -262,8 +267,7 @@ class _Loop:
         if self.watch.is_over:
             self.is_over = True
             self.callbacks.announce(
-                f"step {self.done}: {self.watch.bad_looks} looks without a better {self.task.primary_metric}; "
-                f"the adapter of step {self.watch.best_step} is kept ({self.watch.best_score:.2f})"
+                f"step {self.done}: {self.watch.bad_looks} looks without a better {self.task.primary_metric}: it stops"
             )
 
     def _is_kept(self) -> bool:

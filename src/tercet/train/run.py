@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 CARD_VERSION = 1
 EVALUATION = "evaluation.json"
+SCALES = "scales.json"  # what `tercet eval --scale a,b,c` found
+KEPT = "kept_step"  # in an adapter's card: the step that it is of, where decoded answers chose an earlier one
 DATA = "data.json"  # in the training's folder: what was trained on, in numbers
 
 
@@ -83,13 +85,12 @@ def train_recipe(
             progress, announce = silent, lambda _: None
         else:
             stack.enter_context(RunLock(run_dir))
-            if fresh:
-                training.clear()
         stop = stack.enter_context(StopOnInterrupt())
-        processes = Processes(training.settings["precision"]) if num_processes() > 1 else None
+        # a fresh start forgets a finished training, so whatever may stand in its way is found before
+        processes = Processes(training.settings["precision"]) if fresh or num_processes() > 1 else None
         if processes and not processes.is_main:
             processes.wait()  # until the main process has found everything in order
-        training.prepare(announce)
+        training.prepare(announce, fresh=fresh)
         if processes and processes.is_main:
             processes.wait()
         if weights := training.finished():
@@ -120,16 +121,19 @@ class _Training:
         """Remove a former training, and nothing else."""
         for folder in (self.folder, self.adapter):
             shutil.rmtree(folder, ignore_errors=True)
-        (self.run_dir / EVALUATION).unlink(missing_ok=True)
+        for name in (EVALUATION, SCALES):
+            (self.run_dir / name).unlink(missing_ok=True)
 
-    def prepare(self, announce: Callable[[str], None]) -> None:
-        """Find the base, and hold what this training depends on against what it began from."""
+    def prepare(self, announce: Callable[[str], None], *, fresh: bool) -> None:
+        """Find the base, and hold what this training depends on against what it began from, or begin afresh."""
         records = records_digest(self.recipe, self.run_dir)
-        pinned = read_pin(self.folder).get("base", {}).get("reference", "")
+        pinned = "" if fresh else read_pin(self.folder).get("base", {}).get("reference", "")
         self.base = resolve_base(self.recipe, self.task, pinned, announce)
         if isinstance(self.task, ChecksBase):
             self.task.check_base(self.base, self.run_dir)
         self.pin = make_pin(self.settings, self.task, self.base, records, self.seed)
+        if fresh and is_main():
+            self.clear()
         if self.reached.steps or (self.adapter / adapters.CARD).exists():
             check_pin(self.folder, self.pin)
         self.card = self._card(self.pin)
@@ -167,6 +171,7 @@ class _Training:
         try:
             card = adapters.read_card(self.adapter)
             weights = str(card.pop("weights", ""))
+            card.pop(KEPT, None)
             if card != self.card:
                 return ""
             adapters.check(self.adapter, self.base.digest)
@@ -205,18 +210,17 @@ class _Training:
     def _save(self, model: torch.nn.Module, processes: Processes) -> str:
         weights = ""
         if processes.is_main:
-            weights = adapters.save(model, self.adapter, self.card, self.settings["lora_scale"])
-            write_model_card(
-                self.run_dir,
-                self.adapter,
-                adapters.read_card(self.adapter),
-                modality_of_task(self.recipe),
-                self.task.defaults.pipeline_tag,
-            )
-            if isinstance(self.task, WritesLayout):
-                self.task.write_layout(self.adapter)
-            _forget_evaluation(self.run_dir, weights)
+            card = {**self.card, KEPT: self.reached.best}
+            weights = adapters.save(model, self.adapter, card, self.settings["lora_scale"], self._complete)
         return str(processes.share(weights))
+
+    def _complete(self, card: Mapping[str, Any]) -> None:
+        """Write what belongs to an adapter beside its weights."""
+        _forget_evaluation(self.run_dir, card["weights"])
+        tag = self.task.defaults.pipeline_tag
+        write_model_card(self.run_dir, self.adapter, card, modality_of_task(self.recipe), tag)
+        if isinstance(self.task, WritesLayout):
+            self.task.write_layout(self.adapter)
 
     def _attach(self, processes: Processes) -> torch.nn.Module:
         import torch
@@ -284,11 +288,11 @@ def use_threads(asked: int | None) -> None:
 
 
 def _forget_evaluation(run_dir: Path, weights: str) -> None:
-    """Remove the evaluation of an adapter that is no longer there."""
-    path = run_dir / EVALUATION
+    """Remove what was found out about an adapter that is no longer there."""
     try:
-        is_ours = json.loads(path.read_bytes())["adapter"]["digest"] == weights
+        is_ours = json.loads((run_dir / EVALUATION).read_bytes())["adapter"]["digest"] == weights
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
     if not is_ours:
-        path.unlink(missing_ok=True)
+        for name in (EVALUATION, SCALES):
+            (run_dir / name).unlink(missing_ok=True)

@@ -197,15 +197,25 @@ def test_training_stops_when_decoded_answers_no_longer_improve_and_keeps_the_bes
     said: list[str] = []
     task: Any = Decoding([50, 30, 40, 35, 10])
     model = run(tmp_path / "watched", task, watch=watching(task), said=said)
-    assert said == ["step 8: 2 looks without a better errors; the adapter of step 4 is kept (30.00)"]
+    assert said == [
+        "step 8: 2 looks without a better errors: it stops",
+        "step 8: the adapter of step 4 is kept (errors 30.00 on what was watched)",
+    ]
     assert digest(model) == digest(run(tmp_path / "four", stop_after=4))
     reached = checkpoints.reached(tmp_path / "watched")
-    assert (reached.steps, reached.is_over) == (8, True)
+    assert (reached.steps, reached.is_over, reached.best) == (8, True, 4)
     again = fresh()
     finish(again, tmp_path / "watched", "")
     assert digest(again) == digest(model)
     rows = read_log(tmp_path / "watched")
     assert [row["watched"] for row in rows if "watched" in row] == pytest.approx([50, 30, 40, 35])
+
+
+def test_the_last_step_is_looked_at_whatever_the_rhythm(tmp_path):
+    said: list[str] = []
+    task: Any = Decoding([50, 30])
+    run(tmp_path / "watched", task, watch=watching(task), said=said, steps=3)  # looks at 2, and at the end
+    assert (task.looks, said) == (2, ["step 3: the adapter of step 3 is kept (errors 30.00 on what was watched)"])
 
 
 def test_a_watched_training_that_was_stopped_resumes_to_the_same_bytes(tmp_path):

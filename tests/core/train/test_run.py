@@ -9,7 +9,7 @@ import torch
 from tests.core.learner.world import TRAIN, copy_run, in_a_child, installed, make_run, write_recipe
 
 import tercet
-from tercet.errors import CorruptError, LockedError, ModelError, StoreError, TermsError
+from tercet.errors import CorruptError, LockedError, ModelError, StoreError, TermsError, UsageError
 from tercet.pipeline.run import Interrupted, default_run_dir, run_recipe
 from tercet.recipe import load_recipe
 from tercet.store.lock import RunLock
@@ -95,6 +95,7 @@ def test_a_training_killed_in_any_of_its_writes_resumes_to_the_same_bytes(recipe
     assert result.digest == undisturbed.digest
     assert not [path for path in result.adapter.parents[1].rglob(".*.tmp") if "adapters" in path.parts]
     assert adapters.read_card(result.adapter) == adapters.read_card(undisturbed.adapter)
+    assert (result.adapter / "README.md").is_file()
 
 
 def test_a_finished_training_returns_at_once_and_another_scale_needs_no_steps(recipe, made, monkeypatch):
@@ -187,6 +188,18 @@ def test_a_run_made_afresh_takes_its_training_along(recipe):
     smaller = load_recipe(recipe.path)
     run_recipe(smaller, workers=0, fresh=True)
     assert train_recipe(smaller, threads=1).resumed == ""
+
+
+def test_a_fresh_start_that_cannot_begin_forgets_nothing(recipe):
+    first = train_recipe(recipe, threads=1)
+    missing = recipe.replaced(train={**recipe.data["train"], "base": "path:./nothing"})
+    with pytest.raises(ModelError):
+        train_recipe(missing, threads=1, fresh=True)
+    no_gpu = recipe.replaced(train={**recipe.data["train"], "precision": "fp16"})
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        train_recipe(no_gpu, threads=1, fresh=True)
+    assert train_recipe(recipe, threads=1).resumed == "already trained"
+    assert first.adapter.is_dir()
 
 
 def test_a_run_in_hand_is_locked_for_training(recipe):
