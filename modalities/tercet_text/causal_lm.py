@@ -24,7 +24,7 @@ from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnU
 from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
 from tercet_text.causal_lm_chat import OPEN, ChatFormat, TemplateFault, before_calls, parse
-from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, base_of
+from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, Written, base_of
 from tercet_text.dialog import system_message
 from tercet_text.environment import Environment
 from tercet_text.general import Question, tuning
@@ -40,7 +40,15 @@ from tercet_text.lm_metrics import (
     turn_messages,
     write_turn,
 )
-from tercet_text.lm_suites import ASKS, MOST_TOKENS, TOPIC, dialog_examples, general_examples, read_suites
+from tercet_text.lm_suites import (
+    ASKS,
+    MOST_GENERAL_TOKENS,
+    MOST_TOKENS,
+    TOPIC,
+    dialog_examples,
+    general_examples,
+    read_suites,
+)
 from tercet_text.recipe import TextRecipe
 from tercet_text.show import show_turn
 from tercet_text.tool_dialogs import system_message as tool_system_message
@@ -130,12 +138,18 @@ class CausalLm:
         answered = self._base_answers(model, on_units) if train.replay else ()
         return prepare(self._form, context_of(base.config), base.device, records, train, seed, on_units, answered)
 
-    def _base_answers(self, model: Any, on_units: OnUnits) -> list[tuple[str, str]]:
+    def _base_answers(self, model: Any, on_units: OnUnits) -> list[tuple[str, Written]]:
         """Let the base answer the general questions that don't judge: what it says there is what it shall go on to."""
         examples = general_examples(tuning())
+        decoder = Decoder(model, self._form)
+        answered: list[tuple[str, Written]] = []
         with as_base(model):
-            answers = list(self.answer(model, examples, on_units))
-        return [(example.source, said) for example, said in zip(examples, answers, strict=True) if said]
+            for some in _cut(examples):
+                prompts = [self._form.prompt(example.content["messages"]) for example in some]
+                written = decoder.write(prompts, MOST_GENERAL_TOKENS)
+                answered += [(example.source, one) for example, one in zip(some, written, strict=True)]
+                on_units(len(answered), len(examples))
+        return [(question, one) for question, one in answered if one.text]
 
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the training dialogs that are kept out of training to be watched."""
@@ -223,7 +237,7 @@ class CausalLm:
                 break
             most = examples[0].content["most_tokens"]
             said = dict(zip(prompts, decoder.write(list(prompts.values()), most), strict=True))
-            waiting = [at for at in prompts if _go_on(turns[at], said[at], examples[at].content)]
+            waiting = [at for at in prompts if _go_on(turns[at], said[at].text, examples[at].content)]
         return [
             write_turn(turn) if example.content["tools"] else turn[-1]["content"]
             for turn, example in zip(turns, examples, strict=True)

@@ -6,6 +6,7 @@ B: prompts, T: tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tercet_text.causal_lm_chat import ChatFormat
@@ -14,19 +15,30 @@ BATCH_SIZE = 16
 LEAST_SHARED = 16  # tokens: below this, a forward for the common beginning costs more than it saves
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote; `is_whole` where it ended by itself, not at the most tokens that it was given."""
+
+    text: str
+    is_whole: bool = True
+
+
 class Decoder:
     """Writes answers with a causal language model, bare or with an adapter."""
 
     def __init__(self, model: Any, form: ChatFormat) -> None:
         self.model, self.form = base_of(model), form
 
-    def write(self, prompts: Sequence[Sequence[int]], most: int) -> list[str]:
+    def write(self, prompts: Sequence[Sequence[int]], most: int) -> list[Written]:
         """Answer at most `BATCH_SIZE` prompts with at most `most` tokens each.
 
         The batch is filled up with the last prompt, so that its size never depends on how many are left.
         """
         filled = [*prompts, *[prompts[-1]] * (BATCH_SIZE - len(prompts))]
-        return [self.form.read(ids) for ids in self._decode(filled, most)[: len(prompts)]]
+        return [
+            Written(self.form.read(ids), is_whole=not self.form.ends.isdisjoint(ids))
+            for ids in self._decode(filled, most)[: len(prompts)]
+        ]
 
     def _decode(self, prompts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
         import torch

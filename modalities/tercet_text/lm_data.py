@@ -13,7 +13,8 @@ from tercet.records import Record
 from tercet.train.mixing import draw_pass, record_weights
 from tercet.train.task import OnUnits, Row
 from tercet_text.calls import chat_messages
-from tercet_text.causal_lm_chat import ChatFormat, TemplateFault
+from tercet_text.causal_lm_chat import ChatFormat, TemplateFault, Tokens
+from tercet_text.causal_lm_decoding import Written
 from tercet_text.causal_lm_packing import Dialog, Layout, Pack, batch, pack, shared_heads
 from tercet_text.lm_suites import tools_of
 
@@ -34,7 +35,7 @@ def prepare(
     train: Train,
     seed: int,
     on_units: OnUnits,
-    answered: Sequence[tuple[str, str]] = (),
+    answered: Sequence[tuple[str, Written]] = (),
 ) -> PackedData:
     """Turn records into rows; a dialog of more than `context` tokens is left out and counted, never cut.
 
@@ -56,13 +57,28 @@ def prepare(
     is_weighed = train.weights is not None or train.real_fraction is not None
     weights = record_weights(kept, train) if is_weighed else None
     most = min(context, PACK_TOKENS, int(train.budget or PACK_TOKENS))
-    general = [_general(form, question, answer) for question, answer in answered]
+    read = (_general(form, question, answer) for question, answer in answered)
+    general = [dialog for dialog in read if dialog.tokens.counted]
     return PackedData(dialogs, general, weights, most, left_out, device, seed)
 
 
-def _general(form: ChatFormat, question: str, answer: str) -> Dialog:
-    said = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Dialog(f"general/{question}", form.tokens(said), "general")
+def _general(form: ChatFormat, question: str, answer: Written) -> Dialog:
+    text = answer.text if answer.is_whole else answer.text.rstrip("\ufffd")  # a character that was cut
+    tokens = form.tokens([{"role": "user", "content": question}, {"role": "assistant", "content": text}])
+    return Dialog(f"general/{question}", tokens if answer.is_whole else _without_end(form, tokens), "general")
+
+
+def _without_end(form: ChatFormat, tokens: Tokens) -> Tokens:
+    """Count the words of an answer that was cut, and no end: it would teach to stop in the middle of a sentence."""
+    counted = list(tokens.counted)
+    while counted and _is_end(form, tokens.ids[counted[-1]]):
+        counted.pop()
+    return Tokens(tokens.ids, tuple(counted))
+
+
+def _is_end(form: ChatFormat, token: int) -> bool:
+    """Say whether a token ends a turn or is the template's space around that end: an answer ends on no space."""
+    return token in form.ends or not form.tokenizer.decode([token]).strip()
 
 
 def _read(

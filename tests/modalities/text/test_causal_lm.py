@@ -21,7 +21,7 @@ from tercet_text import lm_data
 from tercet_text.calls import Call
 from tercet_text.causal_lm import CausalLm
 from tercet_text.causal_lm_chat import ChatFormat, write_call
-from tercet_text.causal_lm_decoding import Decoder
+from tercet_text.causal_lm_decoding import Decoder, Written
 from tercet_text.causal_lm_packing import Layout, batch
 from tercet_text.dialog import message
 from tercet_text.environment import Domain, Environment, Tool
@@ -67,6 +67,13 @@ def task(tmp_path: Path) -> CausalLm:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     (tmp_path / "terms.txt").write_text("metformin\nwarfarin\n")
     return CausalLm(load_recipe(tmp_path / "recipe.yaml"))
+
+
+MARKED = (  # Llama 2's spaces around an answer, in a template that marks what the assistant writes
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }} "
+    "<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def record(name: str, *said: str, system: str = "You help.", tools: str = "[]") -> Record:
@@ -177,7 +184,10 @@ def test_a_gradient_goes_through_an_adapter_and_equals_that_of_dialogs_alone(tas
 
 def test_replay_is_what_the_base_says_and_counts_by_its_labels(task: CausalLm, folder: Path) -> None:
     model: Any = task.load_base(folder)
-    answered = [("What is the opposite of hot?", "Cold, of course."), ("Which day follows Monday?", "Tuesday.")]
+    answered = [
+        ("What is the opposite of hot?", Written("Cold, of course.")),
+        ("Which day follows Monday?", Written("Tuesday.")),
+    ]
     data = lm_data.prepare(
         task._form, 512, model.device, DIALOGS, Train(task="causal-lm"), 1, lambda *_: None, answered
     )
@@ -191,6 +201,35 @@ def test_replay_is_what_the_base_says_and_counts_by_its_labels(task: CausalLm, f
         units = (data.rows[0].units, data.replay[0].units)
         expected = (alone[0] * units[0] + alone[1] * units[1]) / sum(units)
         assert float(task.loss(model, both)) == pytest.approx(expected)
+
+
+def test_replay_of_an_answer_that_was_cut_teaches_its_words_and_no_end(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    answered = [
+        ("Who was he?", Written("He was a painter, and", is_whole=False)),
+        ("What is it?", Written("A star \ufffd", is_whole=False)),
+        ("Say it.", Written("\ufffd", is_whole=False)),  # nothing is left to learn
+    ]
+    for template in ("", MARKED):
+        if template:
+            task._form.tokenizer.chat_template = template
+        data = lm_data.prepare(
+            task._form, 512, model.device, DIALOGS, Train(task="causal-lm"), 1, lambda *_: None, answered
+        )
+        assert [
+            task._form.tokenizer.decode([one.tokens.ids[at] for at in one.tokens.counted]) for one in data.general
+        ] == ["He was a painter, and", "A star"]
+
+
+def test_a_decoder_says_whether_an_answer_ended_by_itself(task: CausalLm, folder: Path) -> None:
+    decoder = Decoder(task.load_base(folder), task._form)
+    prompts = [task._form.prompt([{"role": "user", "content": text}]) for text in ("Hi.", "No")]
+    assert [one.is_whole for one in decoder.write(prompts, 4)] == [False, False]
+    (second,) = {row[1] for row in decoder._decode([prompts[0]] * 16, 4)}
+    decoder.form.ends.add(second)
+    (ended,) = decoder.write(prompts[:1], 4)
+    assert ended == Written(task._form.read([row[0] for row in decoder._decode([prompts[0]] * 16, 1)][:1]))
+    assert decoder.write(prompts[:1], 1)[0].is_whole is False
 
 
 def test_the_base_answers_replay_whatever_the_adapter(task: CausalLm, folder: Path) -> None:
@@ -240,10 +279,11 @@ def test_an_answer_does_not_depend_on_its_neighbours(task: CausalLm, folder: Pat
     prompts = [task._form.prompt([{"role": "user", "content": text}]) for text in ("Hi.", "Is it far from here?", "No")]
     together = decoder.write(prompts, 8)
     assert together == [decoder.write([prompt], 8)[0] for prompt in prompts]
-    for prompt, text in zip(prompts, together, strict=True):  # transformers' own greedy search agrees
+    for prompt, one in zip(prompts, together, strict=True):  # transformers' own greedy search agrees
         given = torch.tensor([prompt])
         written = plain.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=8, do_sample=False)
-        assert task._form.read(written[0, len(prompt) :].tolist()) == text
+        ids = written[0, len(prompt) :].tolist()
+        assert one == Written(task._form.read(ids), is_whole=bool(task._form.ends & set(ids)))
 
 
 def test_a_short_answer_stays_short_beside_a_long_one(task: CausalLm, folder: Path) -> None:
@@ -267,9 +307,9 @@ class Script:
         self.answers = list(answers)
         self.prompts: list[list[int]] = []
 
-    def write(self, prompts: list[list[int]], most: int) -> list[str]:  # noqa: ARG002 - as a decoder is called
+    def write(self, prompts: list[list[int]], most: int) -> list[Written]:  # noqa: ARG002 - as a decoder is called
         self.prompts += prompts
-        return [self.answers.pop(0) for _ in prompts]
+        return [Written(self.answers.pop(0)) for _ in prompts]
 
 
 def tool_example(text: str = "How much are 3 packs?") -> Example:
