@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from tercet.errors import UsageError
+from tercet.errors import NothingSurvived, UsageError
 from tercet.randomness import digest
 from tercet.recipe import EarlyStop, SampleWeights, Train
 from tercet.records import Record
@@ -20,13 +20,24 @@ def training_records(
 
     A larger fraction holds all of a smaller one. `source` names what a record shares with others like it: a sentence,
     a scenario.
+
+    Raises:
+        NothingSurvived: there are records, but fraction and watching leave none.
     """
-    return [
+    held = list(records)
+    kept = [
         record
-        for record in records
+        for record in held
         if share_of("data", seed, record.item_key) < train.data_fraction
         and not is_watched(source(record), train.early_stop, seed)
     ]
+    if held and not kept:
+        watched = f" and train.early_stop.share {train.early_stop.share:g}" if train.early_stop else ""
+        raise NothingSurvived(
+            f"train.data_fraction {train.data_fraction:g}{watched} leave none of {len(held)} records to train on; "
+            "change them, or make more records"
+        )
+    return kept
 
 
 def is_watched(source: str, early_stop: EarlyStop | None, seed: int) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.errors import UsageError
+from tercet.errors import NothingSurvived, UsageError
 from tercet.recipe import EarlyStop, Train
 from tercet.records import Record, Verdict
 from tercet.train.mixing import draw_pass, is_watched, record_weights, training_records
@@ -82,6 +82,13 @@ def test_a_larger_share_of_the_data_holds_all_of_a_smaller_one():
     assert {one.id for one in quarter} < {one.id for one in half}
     assert 420 < len(quarter) < 580
     assert training_records(records, train(), 3) == records
+
+
+def test_settings_that_leave_nothing_to_train_on_are_named():
+    records = [record(n) for n in range(3)]
+    with pytest.raises(NothingSurvived, match=r"data_fraction 0\.0001 leave none of 3 records"):
+        training_records(records, train(data_fraction=0.0001), 3)
+    assert training_records([], train(data_fraction=0.0001), 3) == []
 
 
 def test_watched_sources_are_not_trained_on():
