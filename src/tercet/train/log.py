@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,9 +27,10 @@ class Log:
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row."""
+        """Append one row; a number that JSON has no word for (the norm of a step that overflowed) becomes null."""
         if not self.is_main:
             return
+        row = {name: None if value in {math.inf, -math.inf} else value for name, value in row.items()}
         try:
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -128,6 +128,8 @@ class _Loop:
             replay=settings.replay,
             seed=settings.seed,
         )
+        if settings.replay and not data.replay:
+            callbacks.announce(f"note: train.replay is {settings.replay:g}, and there is no general example to mix in")
         self.done, self.halvings, self.is_over = 0, 0, False
         self._restore()
         self.log = Log(folder, self.done, callbacks.track, is_main=processes.is_main)

@@ -2,6 +2,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tercet.errors import CorruptError
 from tercet.recipe import Adapter
 from tercet.train import adapters, checkpoints
 from tercet.train.checkpoints import CHECKPOINT, reached
+from tercet.train.log import Log
 from tercet.train.loop import Callbacks, LoopSettings, TrainingFailed, train
 from tercet.train.task import Row
 
@@ -111,7 +113,7 @@ def test_a_stopped_training_resumes_to_the_same_adapter(tmp_path, stopped_after)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
-    with pytest.raises(TrainingFailed, match=r"step 5: the loss is nan; lower train\.learning_rate \(now 0\.05\)"):
+    with pytest.raises(TrainingFailed, match=r"step 5: the loss is nan; .* lower train\.learning_rate \(now 0\.05\)"):
         run(tmp_path, task=Squares(broken_at=11))
     assert digest(run(tmp_path)) == digest(run(tmp_path / "whole"))
 
@@ -143,6 +145,20 @@ def test_a_log_of_steps_that_are_done_again_is_cut_back(tmp_path):
         log.write('{"step": 5}\n{"step": 6}\n{"st')
     run(tmp_path)
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 13)]
+
+
+def test_a_norm_that_overflowed_is_null_in_the_log(tmp_path):
+    Log(tmp_path, 0).write({"step": 1, "norm": float("inf"), "loss": 2.0})
+    assert json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=pytest.fail) == {
+        "step": 1, "norm": None, "loss": 2.0,
+    }  # fmt: skip
+
+
+def test_replay_without_general_examples_is_said(tmp_path):
+    said: list[str] = []
+    callbacks = Callbacks(lambda *_: None, lambda: False, said.append)
+    train(fresh(), as_task(), Data(), replace(SETTINGS, replay=0.5, steps=1), tmp_path, callbacks)
+    assert said == ["note: train.replay is 0.5, and there is no general example to mix in"]
 
 
 def test_training_turns_gradients_on(tmp_path):
