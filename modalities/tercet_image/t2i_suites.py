@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tercet.randomness import canonical_json, seed_for
-from tercet.store.shards import read_records
 from tercet.train.task import Example, Suite
 from tercet_image.general_scenes import MEASURED, general_payloads
-from tercet_image.payload import UNKNOWN_SCENE
+from tercet_image.held_out import held_out_records, pair_of
 from tercet_image.plan import HELD_OUT
 from tercet_image.recipe import ImageRecipe
 
@@ -23,12 +22,11 @@ SEED = 7
 def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
     """Read the run's held-out captions and draw the general ones."""
     held_out = [
-        caption_example(record.id, record.payload, is_general=False)
-        for record in read_records(run_dir, "image", HELD_OUT)
-        if record.payload["scene"] != UNKNOWN_SCENE
+        caption_example(record.id, record.payload, pair_of(record.payload), is_general=False)
+        for record in held_out_records(section, run_dir)
     ]
     general = [
-        caption_example(key, payload, is_general=True)
+        caption_example(key, payload, key, is_general=True)
         for key, payload in general_payloads(section, MEASURED, NUM_GENERAL)
     ]
     return [
@@ -37,12 +35,12 @@ def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
     ]
 
 
-def caption_example(name: str, payload: Mapping[str, Any], *, is_general: bool) -> Example:
+def caption_example(name: str, payload: Mapping[str, Any], source: str, *, is_general: bool) -> Example:
     """Turn a caption and its scene into an example; `reference` is the scene that its pictures must show."""
     scene = json.loads(payload["scene"])
     slices = {"objects": str(len(scene["objects"])), "caption": scene["style"]}
     reference = canonical_json({"scene": scene, "general": is_general})
-    return Example(name, name, reference, painted(name, payload["caption"]), slices)
+    return Example(name, source, reference, painted(name, payload["caption"]), slices)
 
 
 def painted(name: str, caption: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class TextToImage:
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the captions of the training pictures that are kept out of training to be watched."""
         return [
-            caption_example(record.id, record.payload, is_general=False)
+            caption_example(record.id, record.payload, record.id, is_general=False)
             for record in read_records(run_dir, "image", "train")
             if self._is_watched(record) and json.loads(record.payload["scene"])
         ]

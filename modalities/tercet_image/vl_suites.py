@@ -13,10 +13,10 @@ from tercet.errors import SourceError
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.sources import read_examples
-from tercet.store.shards import read_records
 from tercet.train.task import Example, Suite, own_general
 from tercet_image.examples import BadRow, read_questions
 from tercet_image.general_scenes import MEASURED, general_payloads
+from tercet_image.held_out import held_out_records, pair_of
 from tercet_image.photo import BadPicture, read_picture
 from tercet_image.plan import HELD_OUT
 from tercet_image.recipe import ImageRecipe
@@ -30,7 +30,11 @@ ATTRIBUTE = "question"
 
 def read_suites(recipe: Recipe, section: ImageRecipe, run_dir: Path) -> list[Suite]:
     """Read the run's held-out pictures, draw the general ones, and read those that `evaluate.general` names."""
-    held_out = list(record_examples(read_records(run_dir, "image", HELD_OUT)))
+    held_out = [
+        example
+        for record in held_out_records(section, run_dir)
+        for example in payload_examples(record.id, record.payload, pair_of(record.payload))
+    ]
     general = (payload_examples(key, payload) for key, payload in general_payloads(section, MEASURED, NUM_GENERAL))
     suites = [
         Suite(HELD_OUT, "primary", "questions about pictures of pairs never trained on", held_out),
@@ -46,16 +50,17 @@ def read_suites(recipe: Recipe, section: ImageRecipe, run_dir: Path) -> list[Sui
 
 
 def record_examples(records: Iterable[Record]) -> Iterator[Example]:
-    """Turn records into examples, one per question."""
+    """Turn records into examples, one per question, whose source is the picture."""
     for record in records:
         yield from payload_examples(record.id, record.payload)
 
 
-def payload_examples(name: str, payload: Mapping[str, Any]) -> Iterator[Example]:
-    """Turn one picture's questions into examples, whose source is the picture."""
+def payload_examples(name: str, payload: Mapping[str, Any], source: str = "") -> Iterator[Example]:
+    """Turn one picture's questions into examples; their source is the picture where no other is given."""
     for number, one in enumerate(payload["questions"] or ()):
         content = {"picture": payload["image"], "question": one["question"]}
-        yield Example(f"{name}/{number}", name, one["answer"], content, {ATTRIBUTE: one["attribute"] or "other"})
+        slices = {ATTRIBUTE: one["attribute"] or "other"}
+        yield Example(f"{name}/{number}", source or name, one["answer"], content, slices)
 
 
 def folder_examples(folder: Path, max_side: int) -> Iterator[Example]:

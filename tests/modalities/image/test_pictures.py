@@ -1,6 +1,7 @@
 import io
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tercet_image.colour import parse_hex
 from tercet_image.diffusion import DiffusionPictures
 from tercet_image.gates import Blank, NearDuplicates
 from tercet_image.payload import payload
-from tercet_image.plan import HELD_OUT, plan
+from tercet_image.plan import HELD_OUT, Scenes, plan
 from tercet_image.recipe import Diffusion, ImageRecipe
 from tercet_image.renderer import Renderer
 from tercet_image.show import show
@@ -204,3 +205,10 @@ def test_a_bad_brand_sheet_is_refused_with_the_reason(tmp_path, more, said):
     path.write_text(f"version: 1\nname: r\nmodalities:\n  image: {{pictures: 3, {more}}}\n")
     with pytest.raises(RecipeError, match=said):
         load_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["brand-vqa", "brand-pictures"])
+def test_the_shipped_recipes_hold_enough_pairs_out_to_be_resampled(name):
+    recipe = load_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
+    section: Any = recipe.sections.modalities
+    assert len(Scenes(section.image, (), recipe.sections.seed).held_out) >= 15

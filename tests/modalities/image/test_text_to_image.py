@@ -23,6 +23,7 @@ from tercet.train.adapters import attach, save, trainable
 from tercet.train.loading import load
 from tercet.train.run import train_recipe
 from tercet.train.task import WritesLayout
+from tercet_image.plan import Scenes
 from tercet_image.t2i_data import prepare
 from tercet_image.t2i_judging import ATTRIBUTE_ERRORS, DIVERSITY, read_pictures
 from tercet_image.t2i_layout import LAYOUT
@@ -353,6 +354,13 @@ def test_more_captions_than_a_pass_are_answered_in_order(task, model):
     answers = list(task.answer(model, examples, quietly))
     assert len(answers) == 11
     assert answers[9:] == list(task.answer(model, examples[9:], quietly))
+
+
+def test_errors_go_by_the_held_out_pair_and_by_the_general_scene(task, run_dir, recipe):
+    held_out, general = task.suites(run_dir)
+    pairs = {f"{colour} {shape}" for colour, shape in Scenes(task.section, (), recipe.sections.seed).held_out}
+    assert {one.source for one in held_out.examples} == pairs and len(held_out.examples) > len(pairs)
+    assert len({one.source for one in general.examples}) == len(general.examples)
 
 
 def test_a_record_without_a_picture_is_named(recipe, model, run_dir):

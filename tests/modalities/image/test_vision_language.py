@@ -22,10 +22,11 @@ from tercet.train.run import train_recipe
 from tercet.train.task import Example, Validates
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer, mentions, normal
 from tercet_image.general_scenes import MEASURED, REPLAYED, general_payloads, new_names
+from tercet_image.plan import Scenes
 from tercet_image.vision_language import VisionLanguage
 from tercet_image.vl_data import DESCRIBE, described, prepare
 from tercet_image.vl_reader import Reader, open_picture
-from tercet_image.vl_suites import blinded
+from tercet_image.vl_suites import NUM_GENERAL, blinded
 
 SIZE, PATCH = 64, 16
 CONTEXT = 160  # 16 tokens of the picture, a token a letter
@@ -303,6 +304,9 @@ def test_suites_hold_unseen_pairs_the_same_questions_blind_and_the_default_palet
     sighted, blind = suites["primary"].examples, suites["other"].examples
     assert [one.content["question"] for one in sighted] == [one.content["question"] for one in blind]
     assert all(open_picture(one.content["picture"], "").getextrema() == ((0, 0),) * 3 for one in blind)
+    pairs = {f"{colour} {shape}" for colour, shape in Scenes(task.section, (), recipe.sections.seed).held_out}
+    assert {one.source for one in sighted} == {one.source for one in blind} == pairs
+    assert len({one.source for one in suites["general"].examples}) == NUM_GENERAL
     assert new_names(task.section) == ["teal", "mustard"]
     assert not any(
         mentions(f"{one.content['question']} {one.reference}", task._names) for one in suites["general"].examples
