@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tercet.errors import UsageError
 from tercet.randomness import canonical_json, seed_for
 from tercet.train.task import Example, Suite
 from tercet_image.general_scenes import MEASURED, general_payloads
@@ -20,11 +21,21 @@ SEED = 7
 
 
 def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
-    """Read the run's held-out captions and draw the general ones."""
+    """Read the run's held-out captions and draw the general ones.
+
+    Raises:
+        UsageError: there is no held-out picture, or the checker could judge none of them.
+    """
     held_out = [
         caption_example(record.id, record.payload, pair_of(record.payload), is_general=False)
         for record in held_out_records(section, run_dir)
+        if can_be_judged(record.payload)
     ]
+    if not held_out:
+        raise UsageError(
+            f"modalities.image.scene.label_share: {section.scene.label_share:g} writes a term into every held-out "
+            "picture, and the checker knows no packages; lower it"
+        )
     general = [
         caption_example(key, payload, key, is_general=True)
         for key, payload in general_payloads(section, MEASURED, NUM_GENERAL)
@@ -33,6 +44,12 @@ def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
         Suite(HELD_OUT, "primary", "captions of pairs never trained on", held_out),
         Suite("general", "general", "captions in the default palette", general),
     ]
+
+
+def can_be_judged(payload: Mapping[str, Any]) -> bool:
+    """Say whether the checker knows all that a picture shows: its scene is told, and no box or bottle is in it."""
+    scene = json.loads(payload["scene"])
+    return bool(scene) and not any(thing["label"] for thing in scene["objects"])
 
 
 def caption_example(name: str, payload: Mapping[str, Any], source: str, *, is_general: bool) -> Example:

@@ -33,7 +33,7 @@ from tercet_image.t2i_judging import (
     read_pictures,
     write_pictures,
 )
-from tercet_image.t2i_suites import caption_example, painted, read_suites
+from tercet_image.t2i_suites import can_be_judged, caption_example, painted, read_suites
 
 if TYPE_CHECKING:
     import torch
@@ -118,11 +118,14 @@ class TextToImage:
         return prepare(parts_of(model), records, general, train, seed, on_units)
 
     def validation(self, run_dir: Path) -> list[Example]:
-        """Read the captions of the training pictures that are kept out of training to be watched."""
+        """Read the captions of the training pictures that are kept out of training to be watched.
+
+        Those of them that the checker can't judge are not watched either.
+        """
         return [
             caption_example(record.id, record.payload, record.id, is_general=False)
             for record in read_records(run_dir, "image", "train")
-            if self._is_watched(record) and json.loads(record.payload["scene"])
+            if self._is_watched(record) and can_be_judged(record.payload)
         ]
 
     def _is_watched(self, record: Record) -> bool:

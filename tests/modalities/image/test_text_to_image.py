@@ -23,7 +23,8 @@ from tercet.train.adapters import attach, save, trainable
 from tercet.train.loading import load
 from tercet.train.run import train_recipe
 from tercet.train.task import WritesLayout
-from tercet_image.plan import Scenes
+from tercet_image import t2i_suites
+from tercet_image.plan import HELD_OUT, Scenes
 from tercet_image.t2i_data import prepare
 from tercet_image.t2i_judging import ATTRIBUTE_ERRORS, DIVERSITY, read_pictures
 from tercet_image.t2i_layout import LAYOUT
@@ -361,6 +362,30 @@ def test_errors_go_by_the_held_out_pair_and_by_the_general_scene(task, run_dir, 
     pairs = {f"{colour} {shape}" for colour, shape in Scenes(task.section, (), recipe.sections.seed).held_out}
     assert {one.source for one in held_out.examples} == pairs and len(held_out.examples) > len(pairs)
     assert len({one.source for one in general.examples}) == len(general.examples)
+
+
+def test_scenes_with_labels_are_trained_on_and_never_judged(root, recipe, monkeypatch):
+    (root / "terms.txt").write_text("metformin\n")
+    image = recipe.data["modalities"]["image"]
+    labelled = recipe.replaced(
+        name="labelled",
+        sources={"terms": "terms.txt"},
+        modalities={"image": {**image, "scene": {**image["scene"], "objects": [2, 2], "label_share": 0.5}}},
+        train={**recipe.data["train"], "early_stop": {"share": 0.4}},
+    )
+    run_recipe(labelled)
+    task, run_dir = TextToImage(labelled), root / "runs" / "labelled"
+    held_out = list(read_records(run_dir, "image", HELD_OUT))
+    told, untold = (
+        [one for one in held_out if ("metformin" in one.payload["caption"]) is has] for has in (True, False)
+    )
+    assert {one.id for one in task.suites(run_dir)[0].examples} == {one.id for one in untold}
+    watched = [one.content["caption"] for one in task.validation(run_dir)]
+    assert watched and not [caption for caption in watched if "metformin" in caption]
+    assert any("metformin" in one.payload["caption"] for one in read_records(run_dir, "image", "train"))
+    monkeypatch.setattr(t2i_suites, "held_out_records", lambda *_: told)
+    with pytest.raises(UsageError, match=r"scene\.label_share: 0\.5 writes a term into every held-out picture"):
+        task.suites(run_dir)
 
 
 def test_a_record_without_a_picture_is_named(recipe, model, run_dir):
