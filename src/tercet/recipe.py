@@ -27,9 +27,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 class Section(BaseModel):
-    """Base of every recipe section: frozen, and an unknown key is an error."""
+    """Base of every recipe section: frozen; an unknown key is an error, and so is .nan or .inf."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Budget(Section):
@@ -145,9 +145,9 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    """What `tercet export` writes by default."""
+    """What `tercet export` writes without --to."""
 
-    formats: tuple[Literal["parquet", "jsonl", "webdataset"], ...] = ("parquet",)
+    formats: tuple[Literal["parquet", "jsonl", "webdataset"], ...] = Field(("parquet",), min_length=1)
 
 
 class RecipeBase(Section):
@@ -287,7 +287,10 @@ def _explain(error: ValidationError, located: Located, model: type[BaseModel]) -
 
 def _say(fault: Mapping[str, Any]) -> str:
     value = fault["input"]
-    shown = canonical_json(value) if isinstance(value, str | int | float | bool | list | dict) else repr(value)
+    try:
+        shown = canonical_json(value) if isinstance(value, str | int | float | bool | list | dict) else repr(value)
+    except ValueError:  # .nan or .inf, which JSON can't hold
+        shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     context = fault.get("ctx", {})
     plain = {
