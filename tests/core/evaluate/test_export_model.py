@@ -94,6 +94,23 @@ def test_the_command_takes_the_recipe_and_says_so(recipe, capfd):
     assert "--to model needs the recipe" in capfd.readouterr().err
 
 
+def test_the_model_of_a_run_elsewhere_is_exported_from_there(recipe, tmp_path, capfd):
+    elsewhere = default_run_dir(recipe).rename(tmp_path / "elsewhere")
+    arguments = ["export", str(recipe.path), "--to", "model", "--run", str(elsewhere)]
+    assert app.run_command(arguments) == 0, capfd.readouterr().err
+    assert (elsewhere / "export/model/model.safetensors").is_file()
+    assert app.run_command(["export", str(elsewhere), "--run", str(elsewhere)]) == 2
+    assert "--run names the run of a recipe" in capfd.readouterr().err
+
+
+def test_a_recipe_says_what_is_exported_without_a_word(recipe, capfd):
+    recipe.path.write_text(f"{recipe.path.read_text()}export: {{formats: [jsonl, webdataset]}}\n")
+    for run, formats in ((recipe.path, ["jsonl", "webdataset"]), (default_run_dir(recipe), ["parquet"])):
+        out = recipe.root / f"from-{run.name}"
+        assert app.run_command(["export", str(run), "--out", str(out)]) == 0, capfd.readouterr().err
+        assert sorted(path.name for path in out.iterdir() if path.is_dir()) == formats
+
+
 def test_without_an_adapter_there_is_no_model(recipe):
     (default_run_dir(recipe) / "adapters/learn" / adapters.CARD).unlink()
     with pytest.raises(ModelError, match="train one with: tercet train"):
