@@ -1,10 +1,11 @@
-"""The order in which an evaluation is read, wherever it is shown: what decides stands first."""
+"""How an evaluation is read, wherever it is shown: what decides stands first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+EVALUATION_VERSION = 1
 ROLES = ("primary", "other", "general")
 
 
@@ -17,6 +18,11 @@ def metrics_in_order(suite: Mapping[str, Any]) -> list[tuple[str, Mapping[str, A
     """List (name, comparison) of a suite, the metric that it is there for first."""
     leading = suite["leading"]
     return sorted(suite["metrics"].items(), key=lambda one: (one[0] != leading, one[0]))
+
+
+def say_confidence(confidence: float) -> str:
+    """Write a confidence with all its digits: 99.5%, not 100%."""
+    return f"{100 * confidence:g}%"
 
 
 def rates_of(suite: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:

@@ -13,6 +13,7 @@ from tercet.errors import UsageError
 from tercet.evaluate.counting import Heard, Judge, suite_numbers
 from tercet.evaluate.decision import Decision, decide
 from tercet.evaluate.judging import Judging, beginning, check_roles, find_contestants, limited, opened, rescaled
+from tercet.evaluate.layout import EVALUATION_VERSION
 from tercet.files import write_atomically
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.pipeline.run import default_run_dir
@@ -23,7 +24,6 @@ from tercet.train.loading import load
 from tercet.train.run import EVALUATION
 from tercet.train.task import AnswersBoth, Example, Shows, Suite, Task, find_task, modality_of_task, rate
 
-EVALUATION_VERSION = 1
 CARRIED = ("scale", "seed", "steps", "recipe", "records")  # from the adapter's card
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
+from tercet.evaluate.layout import metrics_in_order, rates_of, say_confidence, suites_in_order
 from tercet.files import write_atomically
 from tercet.models.resolve import AUTO
 from tercet.report.card import CARD_NAME, models_of, plain
@@ -98,7 +98,7 @@ def _figures(evaluation: Any) -> Iterator[str]:
     if not evaluation:
         yield "It hasn't been judged yet: `tercet eval` compares it with its base and writes the figures here."
         return
-    confidence = f"{evaluation['confidence']:.0%}"
+    confidence = say_confidence(evaluation["confidence"])
     yield (
         f"Base against adapter on the same frozen examples, decoded; lower is better; {confidence} intervals by the "
         "paired bootstrap over sources. `detects` is the smallest change that the set could have shown."
@@ -112,8 +112,11 @@ def _figures(evaluation: Any) -> Iterator[str]:
                 f"| {plain(suite['title'])} | {plain(metric)} | {held['base']:.2f} | {held['tuned']:.2f} | {change} "
                 f"| {held['items']:,} | {held['sources']:,} | {held['detectable']:.2f} |"
             )
-        for rate, base, tuned in rates_of(suite):
-            yield f"| {plain(suite['title'])} | {plain(rate)} | {base:.2f} | {tuned:.2f} | | | | |"
+    rates = [(plain(suite["title"]), *found) for _, suite in suites_in_order(evaluation) for found in rates_of(suite)]
+    if rates:
+        yield from ("", "Plain rates, without intervals; of these a higher one may be the better (recall):", "")
+        yield from ("| set | rate | base | tuned |", "|---|---|---:|---:|")
+        yield from (f"| {title} | {plain(name)} | {base:.2f} | {tuned:.2f} |" for title, name, base, tuned in rates)
     yield from ("", f"Decision: **{evaluation['decision']['verdict']}**", "")
     yield from (f"- {plain(reason)}" for reason in evaluation["decision"]["reasons"])
 

@@ -12,6 +12,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from markupsafe import Markup
 
 from tercet.errors import StoreError
+from tercet.evaluate.layout import say_confidence
 from tercet.files import write_atomically
 from tercet.modality import Shown
 from tercet.report.figures import Grid, Step, funnel, grid
@@ -84,12 +85,7 @@ def write_preview(name: str, previewed: Mapping[str, Sequence[Previewed]], path:
         samples = [_preview_sample(modality, record) for record in records]
         shown.append({"name": modality, "hue": HUES[position % len(HUES)], "samples": samples})
     page = _environment().get_template("preview.html.j2").render(name=name, modalities=shown)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path.parent}: can't be made: {error.strerror}; give another --out") from error
-    write_atomically(path, page.encode())
-    return path
+    return _write_page(path, page)
 
 
 def write_tried(name: str, answers: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -98,7 +94,15 @@ def write_tried(name: str, answers: Sequence[Mapping[str, Any]], path: Path) -> 
     Raises:
         StoreError: it can't be written.
     """
-    write_atomically(path, _environment().get_template("tried.html.j2").render(name=name, answers=answers).encode())
+    return _write_page(path, _environment().get_template("tried.html.j2").render(name=name, answers=answers))
+
+
+def _write_page(path: Path, page: str) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path.parent}: can't be made: {error.strerror}; give another --out") from error
+    write_atomically(path, page.encode())
     return path
 
 
@@ -147,7 +151,11 @@ def _environment() -> SandboxedEnvironment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        thousands=lambda number: f"{number:,.10g}", percent=lambda share: f"{share:.0%}", signed=_signed, seen=_seen
+        thousands=lambda number: f"{number:,.10g}",
+        percent=lambda share: f"{share:.0%}",
+        confidence=say_confidence,
+        signed=_signed,
+        seen=_seen,
     )
     return environment
 

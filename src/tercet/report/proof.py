@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import CorruptError, StoreError
-from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
+from tercet.evaluate.layout import EVALUATION_VERSION, metrics_in_order, rates_of, suites_in_order
 
-EVALUATION_VERSION = 1
 MAX_EXAMPLES = 8
 DIGEST_SHOWN = 16
 Suites = list[tuple[str, Mapping[str, Any]]]

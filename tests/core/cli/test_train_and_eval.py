@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -75,6 +76,11 @@ def test_what_is_better_seen_than_read_is_tried_on_a_page(folder, capfd, monkeyp
     page = (folder / "runs/learn/try.html").read_text()
     assert "<td><b>point</b></td><td><i>north</i></td><td><i>aspirin</i></td>" in page
     assert "<script" not in page
+
+    (folder / "runs/learn/adapters/learn").rename(folder / "mine")
+    shutil.rmtree(folder / "runs")
+    code, out, _ = call(capfd, "try", "learn.yaml", "0,0,1,0", "--adapter", "mine")
+    assert (code, (folder / "runs/learn/try.html").read_text()) == (0, page)
 
 
 def test_a_verdict_other_than_promote_is_a_result_too(folder, capfd):

@@ -6,7 +6,9 @@ import pytest
 from huggingface_hub import ModelCard
 from tests.core.learner.world import TRAIN, installed, make_run, write_recipe
 
+from tercet.cli.eval import tables
 from tercet.evaluate.run import evaluate_recipe
+from tercet.report import write_report
 from tercet.report.model_card import on_hub, write_model_card
 from tercet.train import adapters
 from tercet.train.run import train_recipe
@@ -48,6 +50,22 @@ def test_a_judged_adapter_shows_every_suite_with_its_interval_and_the_decision(t
     }
 
 
+def test_rates_stand_apart_from_what_is_better_lower(trained):
+    recipe, result = trained
+    evaluate_recipe(recipe, threads=1)
+    compared, _, rates = (result.adapter / "README.md").read_text().partition("Plain rates")
+    assert ("lower is better" in compared, "recall" in compared.partition("## Figures")[2]) == (True, False)
+    assert "| points never trained on | recall | 0.00 | " in rates
+
+
+def test_a_confidence_is_written_with_all_its_digits(trained):
+    recipe, result = trained
+    found = evaluate_recipe(recipe.replaced(evaluate={"confidence": 0.995}), threads=1)
+    assert "99.5% intervals by the paired bootstrap" in (result.adapter / "README.md").read_text()
+    assert "with its 99.5% interval" in write_report(recipe.root / "runs/learn").read_text()
+    assert any("99.5% interval" in column.header for column in next(tables(found)).columns)
+
+
 def test_what_a_user_wrote_stays_words(trained, tmp_path):
     recipe, result = trained
     held = adapters.read_card(result.adapter) | {"base": "path:./<script>|x", "base_licence": "a\n---\nb: c"}
@@ -69,8 +87,6 @@ def test_a_base_is_named_as_the_hub_does_where_it_is_there(reference, expected):
 
 
 def test_the_report_shows_how_the_loss_went(trained):
-    from tercet.report import write_report
-
     recipe, _ = trained
     evaluate_recipe(recipe, threads=1)
     page = write_report(recipe.root / "runs/learn").read_text()
