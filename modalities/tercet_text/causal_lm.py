@@ -25,6 +25,7 @@ from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
 from tercet_text.causal_lm_chat import OPEN, ChatFormat, TemplateFault, before_calls, parse
 from tercet_text.causal_lm_decoding import BATCH_SIZE, Decoder, Written, base_of
+from tercet_text.causal_lm_probes import check_model, run_packed
 from tercet_text.dialog import system_message
 from tercet_text.environment import Environment
 from tercet_text.general import Question, tuning
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 
 LINEAR = r".*layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj))"
 MOST_CALLS = 3  # rounds of calls in one turn
-PROBE_TOKENS = 8
 
 
 class CausalLm:
@@ -83,7 +83,7 @@ class CausalLm:
             base="chat",
             targets=LINEAR,
             learning_rate=1e-3,
-            replay=0.0,
+            replay=0.3,
             lora_scale=1.0,
             pipeline_tag="text-generation",
             false_triggers=ONE_IN_A_HUNDRED,
@@ -109,7 +109,7 @@ class CausalLm:
         """Load a causal language model in fp32, frozen.
 
         Raises:
-            ModelError: it can't be loaded, or its logits are more than its output layer gives.
+            ModelError: it can't be loaded, or can't be trained on packed dialogs.
         """
         prepare_torchaudio()
         import torch
@@ -123,7 +123,8 @@ class CausalLm:
             raise ModelError(f"{path}: can't be loaded as a causal language model: {str(error)[:200]}") from error
         self._form = ChatFormat.of(path)
         model = model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-        _check_output_layer(model, path)
+        context_of(model.config)
+        check_model(model, path)
         found: torch.nn.Module = model
         return found
 
@@ -135,7 +136,9 @@ class CausalLm:
         train, seed_of_recipe = self.recipe.sections.train, self.recipe.sections.seed
         held = read_records(run_dir, "text", "train")
         records = training_records(held, train, seed_of_recipe, lambda record: record.id)
-        answered = self._base_answers(model, on_units) if train.replay else ()
+        replay = self.defaults.replay if train.replay is None else train.replay
+        is_english = self.recipe.sections.language.startswith("en")  # as the general questions are
+        answered = self._base_answers(model, on_units) if replay and is_english else ()
         return prepare(self._form, context_of(base.config), base.device, records, train, seed, on_units, answered)
 
     def _base_answers(self, model: Any, on_units: OnUnits) -> list[tuple[str, Written]]:
@@ -173,13 +176,7 @@ class CausalLm:
         import torch
 
         base: Any = base_of(model)
-        hidden_BTD = base.base_model(
-            batch["ids_BT"],
-            attention_mask=batch["mask_B1TT"],
-            position_ids=batch["positions_BT"],
-            use_cache=False,
-            segments=batch["segments"],
-        ).last_hidden_state
+        hidden_BTD = run_packed(base, batch)
         logits_NV = base.get_output_embeddings()(hidden_BTD.flatten(0, 1)[batch["sources_N"]])
         return torch.nn.functional.cross_entropy(logits_NV.float(), batch["targets_N"])
 
@@ -285,10 +282,15 @@ class CausalLm:
 
 
 def context_of(config: Any) -> int:
-    """Give the most tokens that a model sees at once; a row's mask knows no sliding window, so that bounds it too."""
-    window = getattr(config, "sliding_window", None)
-    most = int(config.max_position_embeddings)
-    return min(most, int(window)) if window else most
+    """Give the most tokens that a model sees at once; a row's mask knows no sliding window, so that bounds it too.
+
+    Raises:
+        ModelError: its configuration doesn't say, as that of a model without positions.
+    """
+    window, most = (getattr(config, name, None) for name in ("sliding_window", "max_position_embeddings"))
+    if not most:
+        raise ModelError(f"{config.name_or_path}: config.json has no max_position_embeddings; name another train.base")
+    return min(int(most), int(window)) if window else int(most)
 
 
 def _cut(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -320,18 +322,3 @@ def _said(text: str) -> dict[str, Any]:
 
 def _function(call: Call) -> dict[str, Any]:
     return {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-
-
-def _check_output_layer(model: Any, path: Path) -> None:
-    """Refuse a model that does more to its logits than its output layer: loss and decoding run trunk and layer."""
-    import torch
-
-    ids_1T = torch.arange(PROBE_TOKENS, device=model.device)[None]
-    with torch.no_grad():
-        hidden = model.base_model(ids_1T, use_cache=False).last_hidden_state
-        ours, its = model.get_output_embeddings()(hidden), model(ids_1T, use_cache=False).logits
-    if not torch.allclose(ours, its, atol=1e-4, rtol=1e-4):
-        raise ModelError(
-            f"{path}: {type(model).__name__} changes its logits after the output layer, which causal-lm can't train; "
-            "name another train.base"
-        )

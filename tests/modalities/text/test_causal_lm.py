@@ -19,10 +19,11 @@ from tercet.train.adapters import attach, save
 from tercet.train.task import ChecksBase, Example, Validates
 from tercet_text import lm_data
 from tercet_text.calls import Call
-from tercet_text.causal_lm import CausalLm
+from tercet_text.causal_lm import CausalLm, context_of
 from tercet_text.causal_lm_chat import ChatFormat, write_call
 from tercet_text.causal_lm_decoding import Decoder, Written
 from tercet_text.causal_lm_packing import Layout, batch
+from tercet_text.causal_lm_probes import check_model
 from tercet_text.dialog import message
 from tercet_text.environment import Domain, Environment, Tool
 from tercet_text.general import judging
@@ -370,6 +371,69 @@ def test_a_base_without_a_chat_template_is_refused(task: CausalLm, folder: Path,
     with pytest.raises(ModelError, match="no chat template; name an instruction-tuned model"):
         task.check_base(base, tmp_path)
     task.check_base(ResolvedModel("path:tiny", folder, "", "", "", ""), tmp_path)
+
+
+def tiny_base(folder: Path, path: Path, model: Any) -> Path:
+    """Lay a model beside the tiny base's tokenizer."""
+    path.mkdir()
+    for file in folder.iterdir():
+        if file.name.startswith(("tokenizer", "chat_template", "special")):
+            (path / file.name).symlink_to(file)
+    model.save_pretrained(path)
+    return path
+
+
+def test_a_base_whose_packed_dialogs_see_one_another_is_refused(task: CausalLm, folder: Path, tmp_path: Path) -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    sizes = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.3,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    for number, kinds in enumerate((["conv", "full_attention"], ["full_attention", "full_attention"])):
+        config = Lfm2Config(**sizes, layer_types=kinds)
+        path = tiny_base(folder, tmp_path / f"{number}", Lfm2ForCausalLM(config))
+        if "conv" in kinds:
+            with pytest.raises(ModelError, match=r"a dialog sees others .* whose layers mix tokens by attention alone"):
+                task.load_base(path)
+        else:
+            task.load_base(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"last_hidden_state": None}, "can't be run on packed dialogs, as causal-lm does: AttributeError"),
+        ({"unexpected": "segments"}, "can't be run on packed dialogs, as causal-lm does: TypeError: no segments"),
+        ({"logits": 2.0}, "changes its logits after the output layer"),
+    ],
+)
+def test_a_base_that_loss_and_decoding_cannot_run_is_refused(
+    task: CausalLm, folder: Path, change: dict[str, Any], said: str
+) -> None:
+    model: Any = task.load_base(folder)
+
+    def changed(_: Any, __: Any, given: dict[str, Any], output: Any) -> Any:
+        if change.get("unexpected") in given:
+            raise TypeError("no segments")
+        if "last_hidden_state" in change:
+            output.last_hidden_state = None
+        return output
+
+    model.base_model.register_forward_hook(changed, with_kwargs=True)
+    if "logits" in change:
+        model.register_forward_hook(lambda _, __, output: setattr(output, "logits", output.logits * change["logits"]))
+    with pytest.raises(ModelError, match=said):
+        check_model(model, folder)
+
+
+def test_a_base_whose_context_is_unknown_is_refused() -> None:
+    from transformers import LlamaConfig, MambaConfig
+
+    assert context_of(LlamaConfig(max_position_embeddings=512)) == 512
+    with pytest.raises(ModelError, match=r"tiny/mamba: config.json has no max_position_embeddings"):
+        context_of(MambaConfig(name_or_path="tiny/mamba"))
 
 
 def test_what_a_user_types_becomes_a_message(task: CausalLm) -> None:
