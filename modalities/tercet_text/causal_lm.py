@@ -60,7 +60,9 @@ if TYPE_CHECKING:
 
     from tercet_text.lm_data import PackedData
 
-LINEAR = r".*layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj))"
+LINEAR = (  # Phi-3 fuses some of them
+    r".*layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|qkv_proj|o_proj)|mlp\.(gate_proj|up_proj|gate_up_proj|down_proj))"
+)
 MOST_CALLS = 3  # rounds of calls in one turn
 
 

@@ -428,6 +428,18 @@ def test_a_base_that_loss_and_decoding_cannot_run_is_refused(
         check_model(model, folder)
 
 
+@pytest.mark.parametrize(("kind", "adapted"), [("Llama", 7), ("Phi3", 4)])  # linear layers of a block; some are fused
+def test_an_adapter_is_put_on_every_linear_layer_of_a_block(task: CausalLm, kind: str, adapted: int) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model: Any = attach(getattr(transformers, f"{kind}ForCausalLM")(config), Adapter(rank=2), task.defaults.targets)
+    assert sum("lora_A" in name for name, _ in model.named_parameters()) == adapted
+
+
 def test_a_base_whose_context_is_unknown_is_refused() -> None:
     from transformers import LlamaConfig, MambaConfig
 
