@@ -31,7 +31,7 @@ def command(  # noqa: PLR0913, PLR0917 - the options of a verb
     sweep: Annotated[
         Path | None, typer.Option("--sweep", help="A file of variants: run, train and judge each.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Decode again what was decoded before.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Decode again; with --sweep: make all anew.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch. [default: OMP_NUM_THREADS, or cores]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -44,9 +44,12 @@ def command(  # noqa: PLR0913, PLR0917 - the options of a verb
     loaded = with_general(load_recipe(recipe), general)
     scales = _scales(scale)
     if sweep is not None:
-        if adapter or scales or fresh:
-            raise UsageError("--sweep trains its own adapters: leave out --adapter, --scale and --fresh")
-        _sweep(loaded, recipe, sweep, out, as_json=as_json)
+        if adapter or scales:
+            raise UsageError("--sweep trains its own adapters: leave out --adapter and --scale")
+        options = {"--sweep": sweep, "--general": general, "--out": out, "--threads": threads}
+        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        spelled = shlex.join(["tercet", "eval", str(recipe), *given])
+        _sweep(loaded, sweep, out, threads, fresh=fresh, command=spelled, as_json=as_json)
     elif len(scales) > 1:
         if adapter or fresh:
             raise UsageError("several scales are of the run's own adapter: leave out --adapter and --fresh")
@@ -72,20 +75,25 @@ def _scales(text: str) -> list[float]:
         raise UsageError(
             f"--scale {text!r}: numbers from 0 to 1, with commas between; for example 1,0.75,0.5"
         ) from error
+    if text and not found:
+        raise UsageError(f"--scale {text!r}: names no scale; for example 1,0.75,0.5")
     if any(not 0 <= one <= 1 for one in found):
         raise UsageError(f"--scale {text!r}: a scale lies from 0 to 1")
     return found
 
 
-def _sweep(recipe: Recipe, path: Path, sweep: Path, out: Path | None, *, as_json: bool) -> None:
+def _sweep(
+    recipe: Recipe, sweep: Path, out: Path | None, threads: int | None, *, fresh: bool, command: str, as_json: bool
+) -> None:
     from tercet.evaluate.sweep import run_sweep
     from tercet.evaluate.sweep import table as lay_out
     from tercet.pipeline.run import default_run_dir
 
     folder = out or default_run_dir(recipe).with_name(f"{recipe.name}-{sweep.stem}")
-    command = shlex.join(["tercet", "eval", str(path), "--sweep", str(sweep)])
     with Watching() as watch:
-        result = run_sweep(recipe, sweep, folder, command=command, progress=watch, announce=note)
+        result = run_sweep(
+            recipe, sweep, folder, fresh=fresh, threads=threads, command=command, progress=watch, announce=note
+        )
     if as_json:
         emit(result)
     else:
@@ -105,9 +113,9 @@ def _find_scale(recipe: Recipe, out: Path | None, scales: list[float], threads: 
     for row in result["scales"]:
         for name, found in row["chosen_on"].items():
             rows.add_row(f"{row['scale']:g}", _say(row["primary"]), name, _say(found), _say(row["shown_on"].get(name)))
-    show(
-        rows, f"largest scale within the margin: {result['chosen']:g}; keep it by train.lora_scale, then: tercet train"
-    )
+    chosen = f"largest scale within the margin: {result['chosen']:g}; keep it by train.lora_scale, then: tercet train"
+    none = "no scale above 0 lies within the margin; try smaller ones, or train again with a larger train.replay"
+    show(rows, chosen if result["chosen"] else none)
 
 
 def _say(found: Mapping[str, float] | None) -> str:
@@ -116,9 +124,9 @@ def _say(found: Mapping[str, float] | None) -> str:
 
 def tables(evaluation: Mapping[str, Any]) -> Iterator[Any]:
     """Lay out every suite's comparisons, then the plain rates."""
-    from tercet.evaluate.layout import metrics_in_order, rates_of, suites_in_order
+    from tercet.evaluate.layout import metrics_in_order, rates_of, say_confidence, suites_in_order
 
-    interval = f"{evaluation['confidence']:.0%} interval"
+    interval = f"{say_confidence(evaluation['confidence'])} interval"
     columns = ["suite", "role", "metric", *(interval if name == "interval" else name for name in NUMBERS)]
     compared = table(
         "points; lower is better; detects: the smallest change the suite could show", columns, numeric=columns[3:]

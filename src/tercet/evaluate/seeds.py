@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from tercet.evaluate.run import evaluate_recipe
 from tercet.files import write_atomically
 from tercet.machine import describe_machine, say_machine
 from tercet.pipeline.progress import OnProgress, silent
-from tercet.pipeline.run import run_recipe
+from tercet.pipeline.run import StopOnInterrupt, run_recipe, stop_between_stages
 from tercet.recipe import Recipe
 from tercet.store.durable import make_folder
 from tercet.train.run import train_recipe
 from tercet.train.task import modality_of_task
 
 VERSION = 1
+KEPT = ("base", "adapter", "decision", "margin", "confidence")  # of an evaluation, beside its suites
 Key = tuple[str, str]  # (suite's title, metric or rate)
 
 
@@ -38,14 +40,16 @@ def run_seeds(
     Only the modality that brings the training task is made: the others change nothing in the result.
 
     Returns what `out/seeds.json` then holds; `out/seeds.md` holds it as a table. An interrupted call goes on where it
-    was; `fresh` makes every seed again. Raises what the three steps raise.
+    was; `fresh` makes every seed again. Raises what the three steps raise, and Interrupted between them too.
     """
     first = recipe.sections.seed
     evaluations = {}
-    for seed in range(first, first + count):
-        announce(f"seed {seed}")
-        seeded = recipe.replaced(seed=seed, modalities=trained_alone(recipe))
-        evaluations[str(seed)] = _one(seeded, out / f"seed-{seed}", fresh, progress, announce)
+    with StopOnInterrupt() as stop:
+        for seed in range(first, first + count):
+            stop_between_stages(stop)
+            announce(f"seed {seed}")
+            seeded = recipe.replaced(seed=seed, modalities=trained_alone(recipe))
+            evaluations[str(seed)] = _one(seeded, out / f"seed-{seed}", fresh, progress, announce, stop)
     result = {
         "version": VERSION,
         "command": command,
@@ -94,11 +98,14 @@ def _one(
     fresh: bool,  # noqa: FBT001
     progress: OnProgress,
     announce: Callable[[str], None],
+    stop: threading.Event,
 ) -> dict[str, Any]:
     """Bring one seed to its evaluation; what is made, trained or decoded already isn't made again."""
     make_folder(run_dir)
     run_recipe(recipe, run_dir, fresh=fresh, progress=progress, announce=announce)
+    stop_between_stages(stop)
     train_recipe(recipe, run_dir, progress=progress, announce=announce)
+    stop_between_stages(stop)
     return evaluate_recipe(recipe, run_dir, progress=progress, announce=announce)
 
 
@@ -108,7 +115,7 @@ def kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in suite.items() if key not in {"examples", "slices"}}
         for name, suite in suites_in_order(evaluation)
     }
-    return {**{name: evaluation[name] for name in ("base", "adapter", "decision", "margin")}, "suites": suites}
+    return {**{name: evaluation[name] for name in KEPT}, "suites": suites}
 
 
 def _pairs(evaluation: Mapping[str, Any]) -> Iterator[tuple[Key, tuple[float, float]]]:

@@ -14,10 +14,10 @@ Variants whose records are the same share them, and the base's answers: data is 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +26,24 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from tercet.errors import RecipeError
-from tercet.evaluate.layout import suites_in_order
+from tercet.evaluate.layout import say_confidence, suites_in_order
 from tercet.evaluate.run import evaluate_recipe
 from tercet.evaluate.seeds import kept, trained_alone
 from tercet.evaluate.sweep_figure import figure
-from tercet.files import write_atomically
+from tercet.files import disk_error, link_or_copy, write_atomically
 from tercet.machine import describe_machine, say_machine
 from tercet.pipeline.progress import OnProgress, silent
-from tercet.pipeline.run import run_recipe
+from tercet.pipeline.run import StopOnInterrupt, clear_run, run_recipe, stop_between_stages
 from tercet.recipe import Recipe, Section
 from tercet.store.durable import make_folder
+from tercet.store.lock import RunLock
 from tercet.store.manifest import MANIFEST_NAME
 from tercet.train.run import train_recipe
 from tercet.yaml_lines import read_yaml
 
 VERSION = 1
+RESULTS = ("sweep.json", "sweep.md", "sweep.svg")
+ANSWERS = "answers"  # of all cells: what both models said
 Seeds = tuple[int, ...]
 
 
@@ -70,6 +73,11 @@ class Cell:
     def folder(self) -> str:
         """Name its folder within the sweep."""
         return f"{slug(self.variant)}/seed-{self.seed}"
+
+    @property
+    def made(self) -> str:
+        """Name the folder of its records, which cells with the same data share."""
+        return f"data/{self.recipe.digest[:16]}"
 
 
 def read_sweep(path: Path, recipe: Recipe) -> list[Cell]:
@@ -108,16 +116,22 @@ def run_sweep(
     sweep: Path,
     out: Path,
     *,
+    fresh: bool = False,
+    threads: int | None = None,
     command: str = "",
     progress: OnProgress = silent,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Bring every variant to its evaluation, in `out`; an interrupted call goes on where it was.
 
-    Returns what `out/sweep.json` then holds; `sweep.md` holds it as a table and `sweep.svg` as a picture. Raises what
-    run, train and evaluate raise.
+    Returns what `out/sweep.json` then holds; `sweep.md` holds it as a table and `sweep.svg` as a picture. They are
+    written as soon as they say no less than before. `fresh` makes, trains and judges every variant anew. Raises what
+    run, train and evaluate raise, and Interrupted between them too.
     """
     cells = read_sweep(sweep, recipe)
+    if fresh:
+        _clear(cells, out)
+    open_cells = _written(out / RESULTS[0]) & {(cell.variant, str(cell.seed)) for cell in cells}
     variants: dict[str, dict[str, Any]] = {}
     result = {
         "version": VERSION,
@@ -126,13 +140,15 @@ def run_sweep(
         "recipe": recipe.name,
         "variants": variants,
     }
-    for number, cell in enumerate(cells, 1):
-        announce(f"{number} of {len(cells)}: {cell.variant}, seed {cell.seed}")
-        evaluation = _judge(cell, out, progress, announce)
-        variants.setdefault(cell.variant, {})[str(cell.seed)] = kept(evaluation)
-        write_atomically(out / "sweep.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-        write_atomically(out / "sweep.md", (table(result) + "\n").encode())
-        write_atomically(out / "sweep.svg", figure(variants).encode())
+    with StopOnInterrupt() as stop:
+        for number, cell in enumerate(cells, 1):
+            stop_between_stages(stop)
+            announce(f"{number} of {len(cells)}: {cell.variant}, seed {cell.seed}")
+            evaluation = _judge(cell, out, threads, progress, announce, stop)
+            variants.setdefault(cell.variant, {})[str(cell.seed)] = kept(evaluation)
+            open_cells.discard((cell.variant, str(cell.seed)))
+            if not open_cells:
+                _write(result, out)
     return result
 
 
@@ -159,27 +175,73 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "variant"
 
 
-def _judge(cell: Cell, out: Path, progress: OnProgress, announce: Callable[[str], None]) -> dict[str, Any]:
-    made = out / "data" / cell.recipe.digest[:16]
-    folder = out / cell.folder
+def _judge(
+    cell: Cell,
+    out: Path,
+    threads: int | None,
+    progress: OnProgress,
+    announce: Callable[[str], None],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    made, folder = out / cell.made, out / cell.folder
     make_folder(made)
     run_recipe(cell.recipe, made, progress=progress, announce=announce)
+    stop_between_stages(stop)
     link_records(made, folder)
-    train_recipe(cell.recipe, folder, progress=progress, announce=announce)
-    return evaluate_recipe(cell.recipe, folder, answers=out / "answers", progress=progress, announce=announce)
+    train_recipe(cell.recipe, folder, threads=threads, progress=progress, announce=announce)
+    stop_between_stages(stop)
+    return evaluate_recipe(
+        cell.recipe, folder, threads=threads, answers=out / ANSWERS, progress=progress, announce=announce
+    )
+
+
+def _clear(cells: Sequence[Cell], out: Path) -> None:
+    """Remove what a former sweep made of these cells, before the first is made again: an interrupted call can go on."""
+    try:
+        for folder in dict.fromkeys(out / name for cell in cells for name in (cell.made, cell.folder)):
+            if folder.is_dir():
+                with RunLock(folder):
+                    clear_run(folder)
+        for path in (*(out / name for name in RESULTS), *(out / ANSWERS).glob("*.jsonl")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(out, error) from error
+
+
+def _write(result: Mapping[str, Any], out: Path) -> None:
+    data = json.dumps(result, indent=1, ensure_ascii=False)
+    for name, text in zip(RESULTS, (f"{data}\n", f"{table(result)}\n", figure(result["variants"])), strict=True):
+        write_atomically(out / name, text.encode())
+
+
+def _written(path: Path) -> set[tuple[str, str]]:
+    """List the variants and seeds that a former `sweep.json` holds; none where it can't be read."""
+    try:
+        held = json.loads(path.read_bytes())["variants"]
+        return {(variant, seed) for variant, seeds in held.items() for seed in seeds}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def link_records(made: Path, folder: Path) -> None:
-    """Put a run's records into another folder without copying their bytes."""
+    """Put a run's records into another folder, without copying their bytes where the file system has hard links.
+
+    Raises:
+        StoreError: the folder can't be written.
+    """
     manifest = folder / MANIFEST_NAME
-    if manifest.exists() and manifest.read_bytes() == (made / MANIFEST_NAME).read_bytes():
-        return
-    make_folder(folder)
-    for name in ("shards", "rejects"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        if (made / name).is_dir():
-            shutil.copytree(made / name, folder / name, copy_function=os.link)
-    write_atomically(manifest, (made / MANIFEST_NAME).read_bytes())
+    try:
+        held = (made / MANIFEST_NAME).read_bytes()
+        if manifest.exists() and manifest.read_bytes() == held:
+            return
+        make_folder(folder)
+        for name in ("shards", "rejects"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            if (made / name).is_dir():
+                shutil.copytree(made / name, folder / name, copy_function=link_or_copy)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    write_atomically(manifest, held)
 
 
 def _changed(recipe: Recipe, values: Mapping[str, Any], place: str) -> Recipe:
@@ -206,12 +268,11 @@ def _mean(seeds: Mapping[str, Any], suite: str, metric: str) -> str:
         return "-"
     base, tuned, change = (sum(one[name] for one in found) / len(found) for name in ("base", "tuned", "change"))
     changes = sorted(one["change"] for one in found)
-    ends = f"{changes[0]:+.1f} to {changes[-1]:+.1f}" if len(found) > 1 else _interval(found[0])
+    ends = f"{changes[0]:+.1f} to {changes[-1]:+.1f}"
+    if len(found) == 1:
+        confidence = next(iter(seeds.values()))["confidence"]
+        ends = f"{say_confidence(confidence)} {found[0]['low']:+.1f} to {found[0]['high']:+.1f}"
     return f"{base:.1f} → {tuned:.1f} ({change:+.1f}; {ends})"
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return f"95% {found['low']:+.1f} to {found['high']:+.1f}"
 
 
 def _comparisons(seeds: Mapping[str, Any], suite: str, metric: str) -> Iterator[Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet import registry
+from tercet.files import link_or_copy
 from tercet.randomness import canonical_json
 from tercet.records import Columns, Record
 from tercet.store.schema import ShardType
@@ -51,7 +51,7 @@ def write_parquet(parts: Sequence[Part], folder: Path, run_dir: Path) -> list[Pa
         for path, _ in part.shards:
             target = folder / path.relative_to(run_dir)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(path, target)
+            link_or_copy(path, target)
             written.append(target)
     card = run_dir / "README.md"
     if card.is_file():
@@ -148,10 +148,3 @@ def _tars(samples: Iterator[Members]) -> Iterator[Iterator[tuple[str, bytes]]]:
 
     while ahead is not None:
         yield one_tar()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)

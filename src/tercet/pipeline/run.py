@@ -80,7 +80,7 @@ def run_recipe(
         stack.enter_context(RunLock(run_dir))
         remove_leftovers(run_dir)
         if fresh:
-            _clear(run_dir)
+            clear_run(run_dir)
         stop = stack.enter_context(StopOnInterrupt())
         journal = Journal(run_dir / JOURNAL)
         stack.callback(journal.close)
@@ -168,7 +168,11 @@ class _Run:
 
 
 class StopOnInterrupt(AbstractContextManager["threading.Event"]):
-    """Turns the first Ctrl-C into a request to drain; the second one stops at once."""
+    """Turns the first Ctrl-C into a request to drain; the second one stops at once.
+
+    Within another one, it tells that one of a request at its end: a stage that had nothing to drain ends as if nothing
+    had been asked, and the next stage shall not begin (`stop_between_stages`).
+    """
 
     def __enter__(self) -> threading.Event:
         """Watch for Ctrl-C and SIGTERM; the event says whether one came."""
@@ -188,6 +192,15 @@ class StopOnInterrupt(AbstractContextManager["threading.Event"]):
         if self._is_main:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
+                outer = getattr(handler, "__self__", None)
+                if self._event.is_set() and isinstance(outer, StopOnInterrupt):
+                    outer._event.set()
+
+
+def stop_between_stages(stop: threading.Event) -> None:
+    """Raise Interrupted where a signal came during a stage that had nothing to stop at."""
+    if stop.is_set():
+        raise Interrupted("interrupted: what was done is kept; the same command goes on from here")
 
 
 def _open_folder(run_dir: Path) -> None:
@@ -200,7 +213,7 @@ def _open_folder(run_dir: Path) -> None:
         raise disk_error(run_dir, error) from error
 
 
-def _clear(run_dir: Path) -> None:
+def clear_run(run_dir: Path) -> None:
     """Remove a former run's files, and nothing that a run doesn't write."""
     for name in (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "manifest.json", "evaluation.json", "report.html"):
         (run_dir / name).unlink(missing_ok=True)

@@ -1,15 +1,23 @@
+import errno
 import functools
 import json
+import os
+import shlex
 import shutil
+import signal
 from xml.etree import ElementTree
 
 import pytest
 from tests.core.learner.world import TRAIN, copy_run, installed, make_run, write_recipe
 
-from tercet.errors import RecipeError
-from tercet.evaluate import sweep
+from tercet.cli.app import run_command
+from tercet.errors import RecipeError, StoreError
+from tercet.evaluate import seeds, sweep
+from tercet.evaluate.run import evaluate_recipe
+from tercet.evaluate.seeds import run_seeds
 from tercet.evaluate.sweep import read_sweep, run_sweep
-from tercet.pipeline.run import run_recipe
+from tercet.pipeline.run import Interrupted, StopOnInterrupt, run_recipe
+from tercet.recipe import load_recipe
 from tercet.train.run import train_recipe
 
 FILE = """
@@ -19,6 +27,7 @@ variants:
   a quarter: {set: {train.data_fraction: 0.25}}
   fewer points: {set: {modalities.learner: {points: 44, distinct: 40}}}  # four are rejected
 """
+STAGES = ("run_recipe", "train_recipe", "evaluate_recipe")
 LEARN = f"{TRAIN}, learning_rate: 0.5".replace("steps: 12", "steps: 99")
 
 
@@ -89,6 +98,100 @@ def test_a_sweep_that_was_stopped_goes_on_and_trains_nothing_twice(recipe, varia
     assert len(result["variants"]) == 3
 
 
+def test_a_repeated_sweep_leaves_the_complete_result_until_it_has_as_much_again(recipe, tmp_path, monkeypatch):
+    out, path = tmp_path / "out", tmp_path / "seeds.yaml"
+    path.write_text("set: {train.steps: 4}\nvariants: {one: {seeds: [1, 2]}}")
+    run_sweep(recipe, path, out)
+    complete = {name: (out / name).read_bytes() for name in sweep.RESULTS}
+    judged: list[str] = []
+
+    def evaluate(recipe, folder, **more):
+        if judged:
+            raise KeyboardInterrupt
+        judged.append(folder.name)
+        return evaluate_recipe(recipe, folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "evaluate_recipe", evaluate)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(recipe, path, out)
+    assert judged == ["seed-1"]
+    assert {name: (out / name).read_bytes() for name in sweep.RESULTS} == complete
+    path.write_text(path.read_text().replace("[1, 2]", "[2]"))  # what isn't asked for any more is not waited for
+    assert list(run_sweep(recipe, path, out)["variants"]["one"]) == ["2"]
+    assert list(json.loads((out / "sweep.json").read_text())["variants"]["one"]) == ["2"]
+
+
+@pytest.mark.parametrize("change", ["learning_rate: 0.4", "data"])
+def test_a_changed_recipe_is_refused_until_every_variant_is_made_anew(recipe, tmp_path, monkeypatch, change):
+    out, path = tmp_path / "out", tmp_path / "two.yaml"
+    path.write_text("set: {train.steps: 4}\nvariants: {one: {}, other: {set: {train.replay: 0.1}}}")
+    run_sweep(recipe, path, out, threads=1)
+    text = recipe.path.read_text()
+    text = text.replace("points: 80", "points: 60") if change == "data" else text.replace("learning_rate: 0.5", change)
+    recipe.path.write_text(text)
+    changed = load_recipe(recipe.path)
+    with pytest.raises(StoreError, match="--fresh"):
+        run_sweep(changed, path, out)
+    (out / "answers/mine.txt").write_text("not of the sweep")
+    stopped = []
+
+    def train(recipe, folder, **more):
+        if more["threads"] == 2:
+            stopped.append(folder)
+            raise KeyboardInterrupt
+        return train_recipe(recipe, folder, **more)
+
+    monkeypatch.setattr(sweep, "train_recipe", train)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(changed, path, out, fresh=True, threads=2)
+    assert not (out / "sweep.json").exists()
+    result = run_sweep(changed, path, out, threads=1)  # goes on, and meets nothing of before
+    assert (len(stopped), set(result["variants"])) == (1, {"one", "other"})
+    assert (out / "answers/mine.txt").exists()
+
+
+@pytest.mark.parametrize("stage", ["run_recipe", "train_recipe", "evaluate_recipe"])
+@pytest.mark.parametrize("driver", ["sweep", "seeds"])
+def test_an_interrupt_during_a_stage_without_work_stops_before_the_next(recipe, tmp_path, monkeypatch, driver, stage):
+    """A stage that finds all its work done asks nobody whether a signal came."""
+    called: list[str] = []
+
+    def pretend(name):
+        def work(recipe, folder, **more):
+            called.append(name)
+            with StopOnInterrupt():
+                if name == stage:
+                    os.kill(os.getpid(), signal.SIGINT)
+            return {"base": {}, "adapter": {}, "decision": {}, "margin": 1, "confidence": 0.95, "suites": {}}
+
+        return work
+
+    for module in (sweep, seeds):
+        for name in STAGES:
+            monkeypatch.setattr(module, name, pretend(name))
+    monkeypatch.setattr(sweep, "link_records", lambda made, folder: None)
+    path = tmp_path / "seeds.yaml"
+    path.write_text("variants: {one: {seeds: [0, 1]}}")
+    with pytest.raises(Interrupted, match="the same command goes on from here"):
+        run_sweep(recipe, path, tmp_path / "out") if driver == "sweep" else run_seeds(recipe, 2, tmp_path / "out")
+    assert called == list(STAGES[: STAGES.index(stage) + 1])
+
+
+def test_the_command_is_spelled_as_it_was_given(recipe, variants, tmp_path, monkeypatch):
+    def fake(recipe, path, out, **more):
+        asked.update(more, out=out)
+        raise Interrupted("enough")
+
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(sweep, "run_sweep", fake)
+    general = tmp_path / "a folder"
+    more = ["--general", str(general), "--out", str(tmp_path / "o"), "--threads", "1"]
+    assert run_command(["eval", str(recipe.path), "--sweep", str(variants), *more, "--fresh"]) == 130
+    assert (asked["out"], asked["threads"], asked["fresh"]) == (tmp_path / "o", 1, True)
+    assert shlex.split(str(asked["command"])) == ["tercet", "eval", str(recipe.path), "--sweep", str(variants), *more]
+
+
 def test_the_base_answers_what_variants_share_once(recipe, variants, tmp_path):
     from tercet_learner import Naming  # type: ignore[import-not-found]
 
@@ -132,6 +235,20 @@ def test_the_recipe_itself_is_left_as_it_was(recipe, variants):
     assert json.dumps(recipe.data) == before
 
 
+def test_records_are_copied_where_links_are_impossible_and_a_full_disk_is_named(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    make_run(tmp_path / "made")
+    made = tmp_path / "made/runs/learn"
+    monkeypatch.setattr(os, "link", refuse)
+    sweep.link_records(made, tmp_path / "cell")
+    assert len(list((tmp_path / "cell").rglob("*.parquet"))) == len(list(made.glob("shards/**/*.parquet"))) > 0
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(StoreError, match=r"other: can't be written: .*Operation not permitted.*; free space or fix"):
+        sweep.link_records(made, tmp_path / "other")
+
+
 def test_records_that_changed_are_linked_again(tmp_path):
     make_run(tmp_path / "made")
     made, folder = tmp_path / "made/runs/learn", tmp_path / "cell"
@@ -140,8 +257,6 @@ def test_records_that_changed_are_linked_again(tmp_path):
     shutil.rmtree(tmp_path / "made")
     recipe = write_recipe(tmp_path / "made")
     recipe.path.write_text(recipe.path.read_text().replace("points: 80", "points: 60"))
-    from tercet.recipe import load_recipe
-
     run_recipe(load_recipe(recipe.path), workers=0)
     sweep.link_records(made, folder)
     assert sorted(path.name for path in folder.rglob("*.parquet")) == sorted(
