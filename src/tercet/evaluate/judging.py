@@ -123,7 +123,12 @@ def _check_records(
 
 
 def rescaled(contestants: Contestants, scale: float, stack: ExitStack) -> Contestants:
-    """Give the contestants with the adapter at another scale, in a folder that goes with `stack`."""
+    """Give the contestants with the adapter at another scale, in a folder that goes with `stack`.
+
+    Raises:
+        UsageError: a DoRA adapter has one scale only.
+        CorruptError: the adapter's card is damaged.
+    """
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tercet-adapter-")))
     adapters.rescale(contestants.adapter, folder, scale)
     return replace(contestants, adapter=folder, card=adapters.read_card(folder))

@@ -6,23 +6,23 @@ The scale is chosen on half of the general sentences and shown on the other half
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tercet.errors import UsageError
-from tercet.evaluate.counting import Heard
 from tercet.evaluate.judging import Judging, check_roles, limited, opened, rescaled
+from tercet.evaluate.statistics import FEW_SOURCES, Comparison
 from tercet.files import write_atomically
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.randomness import digest
 from tercet.recipe import Recipe
+from tercet.train.run import SCALES
 from tercet.train.task import Example, Suite
 
 VERSION = 1
-SCALES = "scales.json"
 
 
 def find_scale(
@@ -36,12 +36,11 @@ def find_scale(
 ) -> dict[str, Any]:
     """Try the run's adapter at each scale, and name the largest within `evaluate.margin`; 0 where none is.
 
-    Returns what `scales.json` then holds. Raises as `evaluate_recipe` does, and a UsageError without general suites.
+    Returns what `scales.json` then holds. Raises as `evaluate_recipe` does, and a UsageError without general suites, or
+    where half of one is too little to say anything.
     """
     with ExitStack() as stack:
         judging = stack.enter_context(opened(recipe, run_dir, None, threads, progress, announce))
-        if judging.contestants.card.get("train", {}).get("adapter", {}).get("dora"):
-            raise UsageError("train.adapter.dora: a DoRA adapter can't be scaled after training")
         suites = limited(judging.task.suites(judging.run_dir), recipe.sections.evaluate.limit)
         check_roles(suites)
         general = [suite for suite in suites if suite.role == "general"]
@@ -70,18 +69,23 @@ def _row(judging: Judging, scale: float, suites: Sequence[Suite]) -> dict[str, A
     heard = judging.hear(suites)
     task, judge = judging.task, judging.judge
 
-    def compare(some: Iterable[Heard], metric: str) -> dict[str, float] | None:
-        found = judge.compare(list(some), metric)
-        return (
-            None if found is None else {key: asdict(found)[key] for key in ("base", "tuned", "change", "low", "high")}
-        )
-
     halves: dict[str, dict[str, Any]] = {"chosen_on": {}, "shown_on": {}}
     for suite in suites:
         if suite.role == "general":
             for name, is_half in (("chosen_on", True), ("shown_on", False)):
                 some = [one for one in heard[suite.name] if is_chosen_on(one.example) == is_half]
-                if found := compare(some, task.general_metric):
-                    halves[name][suite.name] = found
+                found = judge.compare(some, task.general_metric)
+                sources = found.sources if found else 0
+                if sources < FEW_SOURCES:
+                    raise UsageError(
+                        f"general set {suite.name}: {sources} sources with units of {task.general_metric} in the half "
+                        f"that a scale is {name.replace('_', ' ')}, and {FEW_SOURCES} are the least; give it more "
+                        "examples, or judge one scale at a time"
+                    )
+                halves[name][suite.name] = _numbers(found)
     (primary,) = (suite.name for suite in suites if suite.role == "primary")
-    return {"scale": scale, "primary": compare(heard[primary], task.primary_metric), **halves}
+    return {"scale": scale, "primary": _numbers(judge.compare(heard[primary], task.primary_metric)), **halves}
+
+
+def _numbers(found: Comparison | None) -> dict[str, float] | None:
+    return None if found is None else {key: asdict(found)[key] for key in ("base", "tuned", "change", "low", "high")}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tercet.errors import CorruptError, ModelError
+from tercet.errors import CorruptError, ModelError, UsageError
 from tercet.files import fsync_folder, write_atomically
 from tercet.recipe import Adapter
 
@@ -190,14 +190,24 @@ def rank(folder: Path) -> int:
 
 
 def rescale(folder: Path, out: Path, scale: float) -> None:
-    """Write the adapter in `folder` to `out` at another scale; 1 is as it was trained."""
+    """Write the adapter in `folder` to `out` at another scale; 1 is as it was trained.
+
+    Raises:
+        UsageError: it is a DoRA adapter, whose norm each scale would change.
+        CorruptError: its card says no scale.
+    """
     from safetensors.numpy import load_file
     from safetensors.numpy import save as to_bytes
 
     card = read_card(folder)
-    factor = scale / card["scale"]
+    if json.loads((folder / CONFIG).read_bytes()).get("use_dora"):
+        raise UsageError(f"{folder}: a DoRA adapter can't be scaled after training; leave out --scale")
+    try:
+        factor = scale / card["scale"]
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CorruptError(f"{folder / CARD}: no scale above 0 in it; restore it, or tercet train --fresh") from error
     state = {
-        name: value * value.dtype.type(factor) if ".lora_B." in name else value
+        name: value * value.dtype.type(factor) if ".lora_B." in name or ".lora_embedding_B" in name else value
         for name, value in load_file(folder / WEIGHTS).items()
     }
     data = to_bytes(state, {"format": "pt"})
