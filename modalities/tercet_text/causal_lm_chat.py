@@ -31,6 +31,26 @@ PROBE_TOOL = {
 Tools = Sequence[Mapping[str, Any]]
 
 
+def _probe(role: str) -> dict[str, Any]:
+    return {"role": role, "content": f"probe_{role}"}
+
+
+TURN = [_probe("user"), _probe("assistant")]
+CALL = {"type": "function", "function": {"name": PROBE.name, "arguments": dict(PROBE.arguments)}}
+CALLING = [
+    _probe("user"),
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "name": PROBE.name, "content": "probe_result"},
+    _probe("assistant"),
+]
+PROBES: tuple[tuple[str, Sequence[Message], Tools], ...] = (
+    ("a dialog of one turn", TURN, ()),
+    ("a dialog of two turns", TURN * 2, ()),
+    ("a dialog with a call and its result", CALLING, [PROBE_TOOL]),
+)
+MEND = "mend its chat template, or name another train.base"
+
+
 class TemplateFault(ValueError):
     """The template can't render a dialog, or renders its beginning otherwise than the whole."""
 
@@ -49,7 +69,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, ends: set[int]) -> None:
         self.tokenizer, self.ends = tokenizer, ends
         self.knows_tools = True  # as long as it is asked whether it does
-        self.knows_system = "probe_system" in self._try([{"role": "system", "content": "probe_system"}, _said("user")])
+        self.knows_system = "probe_system" in self._try([{"role": "system", "content": "probe_system"}, _probe("user")])
         self.knows_tools = self._has_tools()
 
     @classmethod
@@ -57,7 +77,7 @@ class ChatFormat:
         """Read the tokenizer in a model's folder.
 
         Raises:
-            ModelError: there is none, it has no chat template, or the template ends no turn.
+            ModelError: there is none, it has no chat template, or the template doesn't fit dialogs of two turns.
         """
         from transformers import AutoTokenizer
 
@@ -68,12 +88,9 @@ class ChatFormat:
         if not tokenizer.chat_template:
             raise ModelError(f"{path}: has no chat template; name an instruction-tuned model in train.base")
         found = cls(tokenizer, _ends(tokenizer, path))
-        try:
-            probe = found.tokens([_said("user"), _said("assistant")])
-        except TemplateFault as error:
-            raise ModelError(f"{path}: its chat template can't be trained on: {error}") from error
-        if not probe.counted or probe.ids[probe.counted[-1]] not in found.ends:
-            raise ModelError(f"{path}: its chat template ends no assistant's turn by a token that ends an answer")
+        for what, messages, tools in PROBES:
+            if fault := found._fault(messages, tools):
+                raise ModelError(f"{path}: its chat template can't be trained on: {what}: {fault}; {MEND}")
         return found
 
     def tokens(self, messages: Sequence[Message], tools: Tools = ()) -> Tokens:
@@ -128,31 +145,45 @@ class ChatFormat:
             before = self._render(messages[:at], tools, prompt=True)
             after = self._render(messages[: at + 1], tools)
             if not text.startswith(after) or not after.startswith(before):
-                raise TemplateFault("it renders the beginning of a dialog otherwise than the whole")
+                raise TemplateFault(
+                    "it renders the beginning of a dialog otherwise than the whole (without <think>, say)"
+                )
             spans.append((len(before), len(after)))
         return spans
 
     def _marked(self, messages: Sequence[Message], tools: Tools) -> Tokens:
         """Let the template say itself what the assistant wrote."""
-        given = self.tokenizer.apply_chat_template(
-            messages, tools=self._given(tools), return_dict=True, return_assistant_tokens_mask=True
-        )
+        given = self._apply(messages, tools, return_dict=True, return_assistant_tokens_mask=True)
         counted = tuple(at for at, mark in enumerate(given["assistant_masks"]) if mark and at)
         return Tokens(tuple(given["input_ids"]), counted)
 
     def _render(self, messages: Sequence[Message], tools: Tools, *, prompt: bool = False) -> str:
+        text: str = self._apply(messages, tools, tokenize=False, add_generation_prompt=prompt)
+        return text
+
+    def _apply(self, messages: Sequence[Message], tools: Tools, **wishes: Any) -> Any:
         from jinja2 import TemplateError
 
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages), tools=self._given(tools), tokenize=False, add_generation_prompt=prompt
-            )
+            return self.tokenizer.apply_chat_template(list(messages), tools=self._given(tools), **wishes)
         except (TemplateError, TypeError, KeyError) as error:
             raise TemplateFault(str(error)[:200]) from error
-        return text
 
     def _given(self, tools: Tools) -> list[Any] | None:
         return [dict(tool) for tool in tools] if tools and self.knows_tools else None
+
+    def _fault(self, messages: Sequence[Message], tools: Tools) -> str:
+        """Say why a dialog can't be trained on; empty when it can."""
+        try:
+            probe = self.tokens(messages, tools)
+        except TemplateFault as error:
+            return str(error)
+        except (NotImplementedError, ValueError):  # a tokenizer written in Python
+            return "its tokenizer doesn't say where tokens stand in a text, as those of tokenizer.json do"
+        num_ends = sum(probe.ids[at] in self.ends for at in probe.counted)
+        if num_ends < sum(message["role"] == "assistant" for message in messages):
+            return "an assistant's turn isn't ended by a token that ends an answer"
+        return ""
 
     def _try(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         try:
@@ -161,13 +192,11 @@ class ChatFormat:
             return ""
 
     def _has_tools(self) -> bool:
-        """Say whether the template shows tools and results, and writes calls as `parse` reads them."""
-        call = {"type": "function", "function": {"name": PROBE.name, "arguments": dict(PROBE.arguments)}}
-        asked: list[Message] = [_said("user"), {"role": "assistant", "content": "", "tool_calls": [call]}]
-        ended = [{"role": "tool", "name": PROBE.name, "content": "probe_result"}, _said("assistant")]
-        text = self._try([*asked, *ended], [PROBE_TOOL])
-        written = self._try(asked)
-        return "probe_description" in text and "probe_result" in text and parse(written) == [PROBE]
+        """Say whether the template shows tools and results, writes calls as `parse` reads them, and always alike."""
+        text = self._try(CALLING, [PROBE_TOOL])
+        written = self._try(CALLING[:2])
+        is_shown = "probe_description" in text and "probe_result" in text and parse(written) == [PROBE]
+        return is_shown and not self._fault(CALLING, [PROBE_TOOL])
 
 
 def parse(text: str) -> list[Call] | None:
@@ -200,10 +229,6 @@ def write_call(call: Call) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _said(role: str) -> dict[str, str]:
-    return {"role": role, "content": f"probe_{role}"}
 
 
 def _ends(tokenizer: Any, path: Path) -> set[int]:

@@ -25,6 +25,7 @@ PACK_TOKENS = 1024  # of a row; a longer dialog is a row of its own
 WEIGHTED_PASSES = 4  # where records come more or less often than once, several draws stand for their weights
 REPLAY_TOKENS = 256  # of a row of general questions
 TOLD_EVERY = 64  # dialogs
+UNFIT, TOO_LONG, SILENT = "unfit_for_template", "over_context", "without_answer"
 
 
 def prepare(
@@ -50,16 +51,26 @@ def prepare(
     dialogs, kept, left_out = _read(form, context, held, on_units)
     if not dialogs:
         said = ", ".join(f"{count} {why}" for why, count in left_out.items())
-        raise NothingSurvived(
-            f"none of {len(held)} dialogs can be trained on ({said}); the base's context is {context} tokens: make "
-            "shorter dialogs, or name another train.base"
-        )
+        raise NothingSurvived(f"none of {len(held)} dialogs can be trained on ({said}); {_mend(left_out, context)}")
     is_weighed = train.weights is not None or train.real_fraction is not None
     weights = record_weights(kept, train) if is_weighed else None
     most = min(context, PACK_TOKENS, int(train.budget or PACK_TOKENS))
     read = (_general(form, question, answer) for question, answer in answered)
     general = [dialog for dialog in read if dialog.tokens.counted]
     return PackedData(dialogs, general, weights, most, left_out, device, seed)
+
+
+def _mend(left_out: Mapping[str, int], context: int) -> str:
+    """Say what to do about the reason for which most dialogs were left out."""
+    reasons: Counter[str] = Counter()
+    for why, count in left_out.items():
+        reasons[why.partition(":")[0]] += count
+    mends = {
+        UNFIT: "the base's chat template doesn't fit them: mend it or the dialogs, or name another train.base",
+        TOO_LONG: f"the base's context is {context} tokens: make shorter dialogs, or name another train.base",
+        SILENT: "the assistant says nothing in them: give it words",
+    }
+    return mends[max(reasons, key=lambda why: reasons[why])]
 
 
 def _general(form: ChatFormat, question: str, answer: Written) -> Dialog:
@@ -91,13 +102,13 @@ def _read(
         messages, tools = chat_messages(record.payload["messages"]), tools_of(record)
         try:
             tokens = form.tokens(messages, tools)
-        except TemplateFault:
-            left_out["unfit_for_template"] += 1
+        except TemplateFault as fault:
+            left_out[f"{UNFIT}: {fault}"] += 1
             continue
         if len(tokens.ids) > context:
-            left_out["over_context"] += 1
+            left_out[TOO_LONG] += 1
         elif not tokens.counted:
-            left_out["without_answer"] += 1
+            left_out[SILENT] += 1
         else:
             system = messages[0]["content"] if messages[0]["role"] == "system" else ""
             dialogs.append(Dialog(record.id, tokens, digest(system, record.payload["tools"])))

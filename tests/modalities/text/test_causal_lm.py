@@ -256,6 +256,19 @@ def test_dialogs_over_the_context_are_left_out_and_counted(task: CausalLm, folde
         prepared(model, task._form, [long])
 
 
+def test_dialogs_that_the_template_does_not_fit_are_named_with_its_fault(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    task._form.tokenizer.chat_template = "{{ raise_exception('no more than two') if messages | length > 3 }}" + MARKED
+    data = prepared(model, task._form, DIALOGS)
+    assert data.describe()["left_out"] == {"unfit_for_template: no more than two": 1}
+    long = record("long", "word " * 600, "Yes.")
+    more = [record(name, "Hi.", "Yes?", "No.", "Well.") for name in ("six", "seven")]
+    with pytest.raises(
+        NothingSurvived, match=r"2 unfit_for_template: no more .* 1 over_context\); the base's chat temp"
+    ):
+        prepared(model, task._form, [*more, long])
+
+
 def test_an_empty_data_set_is_an_error(task: CausalLm, folder: Path) -> None:
     model: Any = task.load_base(folder)
     with pytest.raises(NothingSurvived, match="no accepted dialog to train on"):

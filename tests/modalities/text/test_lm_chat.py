@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.compat import prepare_torchaudio
+from tercet.errors import ModelError
 from tercet.models import resolve
 from tercet_text.calls import Call, chat_messages
 from tercet_text.causal_lm_chat import HOW_TO_CALL, ChatFormat, TemplateFault, parse, write_call
@@ -140,6 +142,61 @@ def test_tools_that_the_system_message_names_are_not_named_again(tokenizer: Any)
 def test_a_template_that_rewrites_the_past_is_refused(tokenizer: Any) -> None:
     with pytest.raises(TemplateFault, match="otherwise than the whole"):
         form_of(tokenizer, LAST_ALONE).tokens(DIALOG[:5])
+
+
+THINKING = (  # as Qwen3's: a thought before the last answer, none before earlier ones
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ENDS_ONCE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
+    "{{ '<|im_end|>' if loop.index < 3 }}{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+)
+CALLS_ALONE = NATIVE.replace(
+    "{% for c in", "{{ raise_exception('no call here') if m.tool_calls and not loop.last }}{% for c in"
+)
+NO_CALLS = NO_SYSTEM.replace(
+    "{% for m in messages %}", "{% for m in messages %}{{ raise_exception('no <') if '<' in m.content }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (THINKING, r"a dialog of two turns: it renders the beginning of a dialog otherwise than the whole .*; mend"),
+        (ENDS_ONCE, "a dialog of two turns: an assistant's turn isn't ended by a token that ends an answer"),
+        ("{{ raise_exception('no') }}{% generation %}{% endgeneration %}", "a dialog of one turn: no;"),
+        (NO_CALLS, "a dialog with a call and its result: no <;"),
+    ],
+)
+def test_a_template_that_does_not_fit_dialogs_is_refused(
+    tokenizer: Any, tmp_path: Path, template: str, said: str
+) -> None:
+    changed = form_of(tokenizer, template).tokenizer
+    changed.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=rf"{tmp_path}: its chat template can't be trained on: {said}"):
+        ChatFormat.of(tmp_path)
+
+
+def test_a_template_that_writes_calls_otherwise_in_the_whole_is_given_them_as_words(tokenizer: Any) -> None:
+    assert not form_of(tokenizer, CALLS_ALONE).knows_tools
+
+
+def test_a_tokenizer_without_offsets_is_refused(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    class WithoutOffsets(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, *said: Any, **wishes: Any) -> Any:
+            if wishes.get("return_offsets_mapping"):
+                raise NotImplementedError("return_offset_mapping is not available when using Python tokenizers.")
+            return super().__call__(*said, **wishes)
+
+    found = WithoutOffsets.from_pretrained(tokenizer.name_or_path)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda _: found)
+    with pytest.raises(ModelError, match=r"doesn't say where tokens stand in a text"):
+        ChatFormat.of(tmp_path)
 
 
 @settings(max_examples=60, deadline=None)
