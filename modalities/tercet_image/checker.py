@@ -27,6 +27,8 @@ FLAT = 8.0  # delta E between neighbours within which a pixel is no edge: edges 
 SMALLEST = 0.006  # of the picture's area: the smallest shape, a small moon, has 0.012; less is a speck
 LEAST_FIT = 0.6  # intersection over union with the best shape; less is no shape at all
 SIZE_LIMIT = 0.15  # of the picture's width: small ones have a radius of 0.11, large ones 0.19
+OWN_KINDS = ("colour", "shape", "size")  # what an object has by itself
+MOST_MATCHED = 8  # objects that are matched in every order
 Pixels = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -58,6 +60,9 @@ def look(
     lab_HW3 = to_lab(rgb_HW3)
     border = np.concatenate([lab_HW3[0], lab_HW3[-1], lab_HW3[:, 0], lab_HW3[:, -1]])
     ground = np.median(border, axis=0)
+    apart = np.linalg.norm(border - ground, axis=-1)
+    if apart.min() >= FLAT:  # a border of two colours has a median that is neither
+        ground = border[apart.argmin()]
     found = [_see_object(part, rgb_HW3, lab_HW3, ground, colours, shapes) for part in _parts(lab_HW3, ground, colours)]
     return Seen(_nearest(ground, backgrounds), tuple(sorted(found, key=lambda one: (one.x, one.y))))
 
@@ -77,7 +82,8 @@ def attribute_hits(scene: Mapping[str, Any], seen: Seen) -> dict[str, bool]:
     many only spoils `number`. `relation` is judged in scenes of two or more, whether or not a caption tells it.
     """
     wanted = scene["objects"]
-    places: list[SeenObject | None] = [*seen.objects, *[None] * max(0, len(wanted) - len(seen.objects))]
+    likely = _most_alike(wanted, seen.objects)
+    places: list[SeenObject | None] = [*likely, *[None] * max(0, len(wanted) - len(likely))]
     matched = max(
         (_object_hits(scene, chosen) for chosen in permutations(places, len(wanted))),
         # where things stand decides between equals alone: else a wrong pair would pass for its own mirror image
@@ -93,12 +99,23 @@ def attribute_hits(scene: Mapping[str, Any], seen: Seen) -> dict[str, bool]:
     }
 
 
+def _most_alike(wanted: Sequence[Mapping[str, str]], seen: Sequence[SeenObject]) -> list[SeenObject]:
+    """Leave out of many objects those that no best match can need: 160 parts would be matched in 4 million ways."""
+    if len(seen) <= MOST_MATCHED:
+        return list(seen)
+    kept: set[int] = set()
+    for thing in wanted:
+        rights = [sum(getattr(one, kind) == thing[kind] for kind in OWN_KINDS) for one in seen]
+        kept.update(sorted(range(len(seen)), key=lambda at, rights=rights: -rights[at])[: len(wanted)])
+    return [seen[at] for at in sorted(kept)]
+
+
 def _object_hits(scene: Mapping[str, Any], chosen: Sequence[SeenObject | None]) -> dict[tuple[str, int], bool]:
     wanted = scene["objects"]
     hits = {
         (kind, at): one is not None and getattr(one, kind) == thing[kind]
         for at, (thing, one) in enumerate(zip(wanted, chosen, strict=True))
-        for kind in ("colour", "shape", "size")
+        for kind in OWN_KINDS
     }
     if len(wanted) > 1:
         first, second = chosen[:2]
@@ -176,6 +193,8 @@ def _see_object(
     along = fill - paper
     cover_HW = np.clip((rgb_HW3 - paper) @ along / max(1e-9, float(along @ along)), 0, 1)
     cover_HW = np.where(_grow(part), cover_HW, 0)
+    if not cover_HW.any():  # the median of a motley part may be the background's own colour
+        cover_HW = part.astype(np.float64)
     fit = best_template(cover_HW, tuple(shapes))
     size = "small" if fit.radius < SIZE_LIMIT else "large"
     return SeenObject(fit.shape if fit.overlap >= LEAST_FIT else UNKNOWN, _nearest(colour, colours), size, fit.x, fit.y)

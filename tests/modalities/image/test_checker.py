@@ -6,12 +6,13 @@ import copy
 import dataclasses
 import random
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tercet_image.checker import UNKNOWN, Seen, SeenObject, attribute_hits, look, relation_of
+from tercet_image.checker import UNKNOWN, Seen, SeenObject, _most_alike, attribute_hits, look, relation_of
 from tercet_image.plan import Scenes, palette
 from tercet_image.recipe import SHAPES, ImageRecipe
 from tercet_image.renderer import draw_scene
@@ -166,3 +167,47 @@ def test_a_mirror_image_of_wrong_things_keeps_its_relation_fault():
     assert not attribute_hits(scene_of("small blue heart", "large red star", relation="right of"), see(half))[
         "relation"
     ]
+
+
+def halves(left, right):
+    pixels = np.full((64, 64, 3), left, np.uint8)
+    pixels[:, 32:] = right
+    return pixels
+
+
+def test_a_border_of_two_colours_is_seen_as_one_of_them():
+    pixels = halves((255, 255, 255), (20, 33, 61))
+    seen = see_pixels(pixels)
+    assert seen.background in {"white", "navy"} and len(seen.objects) == 1
+
+
+def test_a_part_whose_median_is_the_background_is_seen():
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for row in range(20, 44):
+        for column in range(20, 44):
+            pixels[row, column, (row + column) % 3] = 255
+    assert len(see_pixels(pixels).objects) == 1
+
+
+def test_many_parts_are_matched_in_no_time_and_as_in_every_order():
+    draw = random.Random(5)
+    colours, shapes = ("red", "blue", "green"), ("star", "ring", "moon")
+    for _ in range(40):
+        seen = [
+            SeenObject(draw.choice(shapes), draw.choice(colours), draw.choice(["small", "large"]), draw.random(), 0.5)
+            for _ in range(10)
+        ]
+        scene = scene_of(*(f"large {draw.choice(colours)} {draw.choice(shapes)}" for _ in range(3)))
+        likely = _most_alike(scene["objects"], seen)
+        best = [max(rights(scene, chosen) for chosen in permutations(some, 3)) for some in (seen, likely)]
+        assert len(likely) <= 9 and best[0] == best[1]
+    many = Seen("white", tuple(seen * 16))
+    assert not attribute_hits(scene, many)["number"]
+
+
+def rights(scene, chosen):
+    return sum(
+        getattr(one, kind) == thing[kind]
+        for thing, one in zip(scene["objects"], chosen, strict=True)
+        for kind in ("colour", "shape", "size")
+    )
