@@ -15,7 +15,8 @@ from tercet_text.calls import chat_messages
 from tercet_text.general import Question, judging, read_own
 from tercet_text.lm_metrics import write_turn
 
-HELD_OUT = "questions in phrases and about values never trained on"
+PHRASES = "in phrases and about values never trained on"  # held out where dialogs have tools
+CELLS = "of an intent, a persona and a mood never trained on together"  # held out where they have none
 GENERAL = "general questions with short answers"
 TOPIC = "topic"  # the slice that only general questions have
 CALLS, ASKS, SAYS = "calls", "asks back", "says"  # the slice "turn" of a dialog with tools
@@ -25,8 +26,8 @@ MOST_GENERAL_TOKENS = 32
 
 def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
     """Read the run's held-out dialogs, general questions, and the file that `evaluate.general` names."""
-    held_out = dialog_examples(read_records(run_dir, "text", "held_out"))
-    suites = [Suite("held_out", "primary", HELD_OUT, list(held_out))]
+    held_out = list(read_records(run_dir, "text", "held_out"))
+    suites = [Suite("held_out", "primary", _title(held_out), list(dialog_examples(held_out)))]
     if recipe.sections.language.startswith("en"):
         suites.append(Suite("general", "general", GENERAL, general_examples(judging())))
     if path := own_general(recipe, "text"):
@@ -34,18 +35,36 @@ def read_suites(recipe: Recipe, run_dir: Path) -> list[Suite]:
     return suites
 
 
+def _title(held_out: Sequence[Record]) -> str:
+    """Say what of the held-out questions is new to a trained model."""
+    has_phrases = {bool(_asked(record)) for record in held_out}
+    kinds = [PHRASES] * (True in has_phrases) + [CELLS] * (False in has_phrases)
+    return f"questions {', or '.join(kinds)}"
+
+
 def dialog_examples(records: Iterable[Record]) -> Iterator[Example]:
     """Cut each dialog at each user's message; what the assistant did next is the reference."""
     for record in records:
         messages = chat_messages(record.payload["messages"])
         asked = [at for at, message in enumerate(messages) if message["role"] == "user"]
-        phrases = record.lineage.get("parameters", {}).get("asked") or [""] * len(asked)
+        phrases = _asked(record) or [_words(messages, asked)] * len(asked)
         for at, following, phrase in zip(asked, [*asked[1:], len(messages)], phrases, strict=True):
             if at + 1 < following:
                 yield _example(record, messages, at, following, phrase)
 
 
-def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int, phrase: str) -> Example:
+def first_phrase(record: Record) -> str:
+    """Name what a dialog shares with others that begin in the same phrase; without a phrase, the dialog alone."""
+    return (_asked(record) or [record.id])[0]
+
+
+def _asked(record: Record) -> list[str]:
+    """List the phrases behind the user's messages; empty for a dialog that wasn't made of phrases."""
+    found: list[str] = record.lineage.get("parameters", {}).get("asked") or []
+    return found
+
+
+def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int, source: str) -> Example:
     payload, tools = record.payload, tools_of(record)
     turn = messages[at + 1 : following]
     environment = record.lineage.get("parameters", {}).get("environment")
@@ -63,17 +82,20 @@ def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, fol
     }
     reference = write_turn(turn) if tools else str(turn[-1]["content"])
     return Example(
-        f"{record.id}/{at}", phrase or _source(messages[at]["content"], turn), reference, content,
+        f"{record.id}/{at}", source, reference, content,
         {name: value for name, value in slices.items() if value},
     )  # fmt: skip
 
 
-def _source(said: str, turn: Sequence[Mapping[str, Any]]) -> str:
-    """Name what two examples depend on each other by, where no phrase is known: the words without the call's values."""
-    calls = [one["function"] for message in turn for one in message.get("tool_calls") or ()]
-    text = said.casefold()
+def _words(messages: Sequence[Mapping[str, Any]], asked: Sequence[int]) -> str:
+    """Name what a dialog's turns depend on each other by, where no phrase is known: how it begins, without values.
+
+    Dialogs that begin alike depend on each other, too.
+    """
+    calls = [one["function"] for message in messages for one in message.get("tool_calls") or ()]
+    text = str(messages[asked[0]]["content"]).casefold() if asked else ""
     values = {str(value).casefold(): name for call in calls for name, value in call["arguments"].items()}
-    for value in sorted(values, key=len, reverse=True):  # 3 packs may stand inside an order's number
+    for value in sorted(filter(None, values), key=len, reverse=True):  # 3 packs may stand inside an order's number
         text = text.replace(value, f"<{values[value]}>")
     return text
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tercet.errors import SourceError
+from tercet.recipe import load_recipe
 from tercet.records import Record
+from tercet_text import lm_suites
 from tercet_text.calls import Call, pack_calls
 from tercet_text.dialog import message
 from tercet_text.general import Question, judging, normal, questions, read_own, tuning
@@ -23,7 +26,7 @@ from tercet_text.lm_metrics import (
     reply_error,
     write_turn,
 )  # fmt: skip
-from tercet_text.lm_suites import dialog_examples
+from tercet_text.lm_suites import dialog_examples, first_phrase
 
 PACKS = {"type": "integer", "minimum": 1, "maximum": 9}
 TOOLS = [{"function": {"name": "price", "parameters": {"properties": {"packs": PACKS}, "required": ["packs"]}}}]
@@ -122,9 +125,46 @@ def test_a_dialog_is_cut_at_each_message_of_the_user() -> None:
     assert first.content["environment"] == {"seed": 1}
     assert read_turn(first.reference).calls == ()
     assert read_turn(second.reference).calls == (Call("price", {"packs": 3, "order": "RX-1"}),)
-    assert second.source == "order <order>, <packs> packs."
+    assert first.source == second.source == "how much are packs of <order>?"  # turns of a dialog depend on each other
     assert first.slices == {"turn": "asks back", "about": "price", "kind": "missing"}
     assert second.slices["turn"] == "calls"
+
+
+def held_out(name: str, *said: str, asked: Sequence[str] = ()) -> Record:
+    roles = ("user", "assistant")
+    messages = [message(roles[at % 2], text) for at, text in enumerate(said)]
+    payload = {"messages": messages, "tools": "[]", "intent": "i", "edge_case": "", "persona": "p"}
+    return Record(name, "i", "text", "held_out", payload, {"parameters": {"asked": list(asked)}}, ())
+
+
+def test_turns_have_their_phrases_as_sources_or_one_for_the_whole_dialog() -> None:
+    plain = held_out("a", "Is zinc safe?", "Yes.", "And iron?", "Yes.")
+    made = held_out("b", "Is zinc safe?", "Yes.", "And iron?", "Yes.", asked=["Is <term> safe?", "And <term>?"])
+    assert [one.source for one in dialog_examples([plain])] == ["is zinc safe?"] * 2
+    assert [one.source for one in dialog_examples([made])] == ["Is <term> safe?", "And <term>?"]
+    assert (first_phrase(plain), first_phrase(made)) == ("a", "Is <term> safe?")
+
+
+@pytest.mark.parametrize(
+    ("phrases", "title"),
+    [
+        ([["And <term>?"]], "questions in phrases and about values never trained on"),
+        ([[]], "questions of an intent, a persona and a mood never trained on together"),
+        (
+            [[], ["And <term>?"]],
+            "questions in phrases and about values never trained on, or of an intent, a persona and a mood never "
+            "trained on together",
+        ),
+    ],
+)
+def test_the_suites_title_says_what_was_held_out(
+    phrases: list[list[str]], title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("version: 1\nname: t\nmodalities: {text: {dialogs: 3}}\n")
+    records = [held_out(f"{at}", "Well?", "Yes.", asked=asked) for at, asked in enumerate(phrases)]
+    monkeypatch.setattr(lm_suites, "read_records", lambda *_: iter(records))
+    suite = lm_suites.read_suites(load_recipe(tmp_path / "recipe.yaml"), tmp_path)[0]
+    assert (suite.title, len(suite.examples)) == (title, len(phrases))
 
 
 def test_the_two_halves_of_the_general_questions_share_none() -> None:
