@@ -70,6 +70,15 @@ def test_the_readmes_results_are_those_of_the_committed_run() -> None:
         assert "| set | metric |" not in readme, "the README shows results that no committed run holds"
 
 
+def test_the_table_of_the_ablations_is_that_of_the_committed_sweep() -> None:
+    tables = tool("readme_table")
+    page = tables.PAGE.read_text()
+    if tables.ABLATIONS.is_file():
+        assert tables.with_section(page, tables.ablations()) == page, "run: python tools/readme_table.py"
+    else:
+        assert "| variant | seeds |" not in page, "the page shows results that no committed sweep holds"
+
+
 def test_the_result_table_shows_every_metric_with_its_interval() -> None:
     change = {"base": 96.7, "tuned": 5.0, "change": -91.7, "low": -95.0, "high": -88.25, "items": 60, "sources": 20}
     suite = {"role": "primary", "title": "held-out carriers", "leading": "wer", "metrics": {"a": change, "wer": change}}

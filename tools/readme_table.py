@@ -2,7 +2,8 @@
 
 Copy a run's `evaluation.json` and `timings.json` to benchmarks/results/ as demo-evaluation.json and
 demo-timings.json, and the `seeds.json` of `tercet bench demo` as demo-seeds.json; `python -m tools.recipes` writes
-recipe-<name>.json there. Then run this file. The README holds no number that isn't in those.
+recipe-<name>.json there. The `sweep.json` of recipes/pharmacy-ablations.yaml goes there as ablations.json, and into
+docs/whisper-lora.md. Then run this file. README and page hold no number that isn't in those.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tercet.evaluate import sweep
 from tercet.evaluate.layout import metrics_in_order, suites_in_order
 from tercet.evaluate.seeds import table
 from tercet.machine import say_machine
@@ -22,6 +24,8 @@ EVALUATION = REPOSITORY / "benchmarks" / "results" / "demo-evaluation.json"
 SEEDS = REPOSITORY / "benchmarks" / "results" / "demo-seeds.json"
 TIMINGS = REPOSITORY / "benchmarks" / "results" / "demo-timings.json"
 RECIPES = sorted((REPOSITORY / "benchmarks" / "results").glob("recipe-*.json"))
+ABLATIONS = REPOSITORY / "benchmarks" / "results" / "ablations.json"
+PAGE = REPOSITORY / "docs" / "whisper-lora.md"
 BEGIN, END = "<!-- results:begin (python tools/readme_table.py) -->", "<!-- results:end -->"
 
 
@@ -120,12 +124,17 @@ def _change(held: Mapping[str, Any]) -> str:
     return f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
 
 
-def with_section(readme: str, text: str) -> str:
+def ablations() -> str:
+    """Write the table of the ablations from the committed sweep."""
+    return sweep.table(json.loads(ABLATIONS.read_text()))
+
+
+def with_section(page: str, text: str) -> str:
     """Put the section between its marks."""
-    before, begin, rest = readme.partition(BEGIN)
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"README.md: the marks {BEGIN} and {END} are missing; put them where the results go")
+        raise SystemExit(f"the marks {BEGIN} and {END} are missing; put them where the results go")
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
@@ -137,6 +146,8 @@ def main() -> int:
         return 1
     path = REPOSITORY / "README.md"
     path.write_text(with_section(path.read_text(), committed()))
+    if ABLATIONS.is_file():
+        PAGE.write_text(with_section(PAGE.read_text(), ablations()))
     return 0
 
 
