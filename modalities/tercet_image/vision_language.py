@@ -23,6 +23,7 @@ from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer
 from tercet_image.general_scenes import REPLAYED, general_payloads, new_names
+from tercet_image.photo import BadPicture, read_picture
 from tercet_image.recipe import ImageRecipe
 from tercet_image.show import show_pictures
 from tercet_image.vl_data import DESCRIBE, AskedData, described, prepare
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 LANGUAGE = (
-    r"(?!.*(vision_tower|vision_model)\.).*"
+    r"(?!.*(vision_tower|vision_model|visual)\.).*"
     r"(self_attn\.(q_proj|k_proj|v_proj|o_proj)|mlp\.(gate_proj|up_proj|down_proj)"
     r"|multi_modal_projector\.linear_\d|connector\.modality_projection\.proj)"
 )
@@ -139,10 +140,12 @@ class VisionLanguage:
         """Take `picture.png: What colour is the star?`; without a question, the picture is to be described."""
         name, _, question = text.partition(": ")
         try:
-            data = Path(name).read_bytes()
+            picture = read_picture(Path(name).read_bytes(), self.section.max_example_side)
+        except BadPicture as error:
+            raise SourceError(f"{name[:80]}: {error}") from error
         except (OSError, ValueError) as error:
             raise SourceError(f"{name[:80]}: no picture that can be read; write: picture.png: a question") from error
-        return Example(text, text, "", {"picture": data, "question": question.strip() or DESCRIBE})
+        return Example(text, text, "", {"picture": picture, "question": question.strip() or DESCRIBE})
 
     def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
         """Answer greedily, in batches of one size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tercet.train.task import Example, Validates
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer, mentions, normal
 from tercet_image.general_scenes import MEASURED, REPLAYED, general_payloads, new_names
 from tercet_image.plan import Scenes
-from tercet_image.vision_language import VisionLanguage
+from tercet_image.vision_language import LANGUAGE, VisionLanguage
 from tercet_image.vl_data import DESCRIBE, described, prepare
 from tercet_image.vl_reader import Reader, open_picture
 from tercet_image.vl_suites import NUM_GENERAL, blinded
@@ -352,10 +353,43 @@ def test_a_user_asks_about_a_file(task, tmp_path, run_dir):
     Image.new("RGB", (8, 8), "red").save(file, "PNG")
     (tmp_path / "a b.png").write_bytes(file.getvalue())
     example = task.read_input(f"{tmp_path / 'a b.png'}: What colour is it?")
-    assert example.content == {"picture": file.getvalue(), "question": "What colour is it?"}
+    assert example.content["question"] == "What colour is it?"
+    assert open_picture(example.content["picture"], "").getpixel((0, 0)) == (255, 0, 0)
     assert task.read_input(str(tmp_path / "a b.png")).content["question"] == DESCRIBE
     with pytest.raises(SourceError, match="no picture that can be read; write: picture.png: a question"):
         task.read_input("nowhere.png: What?")
+
+
+def test_a_users_picture_is_set_upright_laid_on_white_and_held_against_the_largest_side(task, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    seen = {"turned.jpg": Image.new("RGB", (16, 8)), "clear.png": Image.new("RGBA", (8, 8)), "wide.png": None}
+    seen["wide.png"] = Image.new("RGB", (task.section.max_example_side + 1, 8))
+    for name, picture in seen.items():
+        picture.save(tmp_path / name, **({"exif": exif} if name == "turned.jpg" else {}))
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert open_picture(task.read_input(f"{tmp_path}/turned.jpg").content["picture"], "").size == (8, 16)
+    clear = open_picture(task.read_input(f"{tmp_path}/clear.png").content["picture"], "")
+    assert clear.getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(SourceError, match=r"wide\.png: 2049 x 8 pixels, above 2048 a side"):
+        task.read_input(f"{tmp_path}/wide.png: What?")
+    with pytest.raises(SourceError, match=r"notes\.txt: not a picture that can be read; save it as one of PNG"):
+        task.read_input(f"{tmp_path}/notes.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_adapted"),
+    [
+        ("model.language_model.layers.0.self_attn.q_proj", True),
+        ("model.language_model.layers.0.mlp.gate_proj", True),
+        ("model.multi_modal_projector.linear_1", True),
+        ("model.visual.blocks.0.mlp.gate_proj", False),
+        ("model.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj", False),
+        ("model.vision_model.encoder.layers.0.self_attn.q_proj", False),
+    ],
+)
+def test_no_kind_of_vision_tower_is_adapted(name, is_adapted):
+    assert bool(re.fullmatch(LANGUAGE, name)) is is_adapted
 
 
 def test_what_is_watched_is_not_trained_on(recipe, model, run_dir, root):
