@@ -19,7 +19,7 @@ from tercet.records import Record
 from tercet.sources import read_terms
 from tercet.store.shards import read_records
 from tercet.train.adapters import as_base
-from tercet.train.mixing import is_watched, training_records
+from tercet.train.mixing import is_watched, share_of, training_records
 from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_text.calls import Call
 from tercet_text.causal_lm_attention import register
@@ -47,6 +47,7 @@ from tercet_text.lm_suites import (
     MOST_TOKENS,
     TOPIC,
     dialog_examples,
+    first_phrase,
     general_examples,
     read_suites,
 )
@@ -136,8 +137,10 @@ class CausalLm:
 
         base = base_of(model)
         train, seed_of_recipe = self.recipe.sections.train, self.recipe.sections.seed
-        held = read_records(run_dir, "text", "train")
-        records = training_records(held, train, seed_of_recipe, lambda record: record.id)
+        held = list(read_records(run_dir, "text", "train"))
+        records = training_records(held, train, seed_of_recipe, first_phrase)
+        watched = self._watched(held)
+        records = [record for record in records if first_phrase(record) not in watched]
         replay = self.defaults.replay if train.replay is None else train.replay
         is_english = self.recipe.sections.language.startswith("en")  # as the general questions are
         answered = self._base_answers(model, on_units) if replay and is_english else ()
@@ -158,11 +161,18 @@ class CausalLm:
 
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the training dialogs that are kept out of training to be watched."""
-        return list(dialog_examples(one for one in read_records(run_dir, "text", "train") if self._is_watched(one)))
+        held = list(read_records(run_dir, "text", "train"))
+        watched = self._watched(held)
+        return list(dialog_examples(one for one in held if first_phrase(one) in watched))
 
-    def _is_watched(self, record: Record) -> bool:
-        sections = self.recipe.sections
-        return is_watched(record.id, sections.train.early_stop, sections.seed)
+    def _watched(self, records: Sequence[Record]) -> set[str]:
+        """Choose the first phrases whose dialogs are kept out of training: a share, and one of a few at least."""
+        early_stop, seed = self.recipe.sections.train.early_stop, self.recipe.sections.seed
+        phrases = {first_phrase(record) for record in records}
+        watched = {phrase for phrase in phrases if is_watched(phrase, early_stop, seed)}
+        if early_stop and not watched and len(phrases) > 1:
+            return {min(phrases, key=lambda phrase: share_of("validation", seed, phrase))}
+        return watched
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return the mean cross-entropy over the assistant's tokens, of the domain and of replay alike."""

@@ -17,7 +17,7 @@ from tercet.recipe import Adapter, Train, load_recipe
 from tercet.records import Record
 from tercet.train.adapters import attach, save
 from tercet.train.task import ChecksBase, Example, Validates
-from tercet_text import lm_data
+from tercet_text import causal_lm, lm_data
 from tercet_text.calls import Call
 from tercet_text.causal_lm import CausalLm, context_of
 from tercet_text.causal_lm_chat import ChatFormat, write_call
@@ -181,6 +181,24 @@ def test_a_gradient_goes_through_an_adapter_and_equals_that_of_dialogs_alone(tas
         (task.loss(model, one.collate([0], [])) * one.rows[0].units / total).backward()
     for name, value in parameters.items():
         torch.testing.assert_close(packed[name], value.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_phrases", [2, 20])
+def test_no_dialog_is_trained_on_that_begins_in_a_watched_phrase(
+    num_phrases: int, task: CausalLm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [record(f"{at}", f"Is {at} open?", "Yes.", "Or not?", "No.") for at in range(60)]
+    for at, one in enumerate(records):
+        one.lineage["parameters"]["asked"] = [f"Is <{at % num_phrases}> open?", "Or not?"]
+    phrase_of = {one.id: one.lineage["parameters"]["asked"][0] for one in records}
+    monkeypatch.setattr(causal_lm, "read_records", lambda *_: iter(records))
+    task.recipe = task.recipe.replaced(train={"task": "causal-lm", "replay": 0, "early_stop": {"share": 0.2}})
+    watched = {phrase_of[example.id.split("/")[0]] for example in task.validation(folder)}
+    data = task.prepare(task.load_base(folder), folder, 1, lambda *_: None)
+    trained = {phrase_of[dialog.record] for dialog in data.dialogs}
+    assert len(watched) >= 1  # of two phrases a share of 0.2 may hold none: one is watched all the same
+    assert not watched & trained
+    assert len(watched | trained) == num_phrases
 
 
 def test_replay_is_what_the_base_says_and_counts_by_its_labels(task: CausalLm, folder: Path) -> None:
