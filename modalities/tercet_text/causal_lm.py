@@ -16,7 +16,7 @@ from tercet.models.reference import ResolvedModel
 from tercet.randomness import canonical_json
 from tercet.recipe import Recipe
 from tercet.records import Record
-from tercet.sources import read_terms
+from tercet.sources import read_documents, read_terms
 from tercet.store.shards import read_records
 from tercet.train.adapters import as_base
 from tercet.train.mixing import is_watched, share_of, training_records
@@ -51,6 +51,7 @@ from tercet_text.lm_suites import (
     general_examples,
     read_suites,
 )
+from tercet_text.plan import terms_of
 from tercet_text.recipe import TextRecipe
 from tercet_text.show import show_turn
 from tercet_text.tool_dialogs import system_message as tool_system_message
@@ -205,8 +206,10 @@ class CausalLm:
         system = system_message(self.section.role)
         if self.has_tools and self.section.tools is not None:
             file = read_tools(self.recipe.root / self.section.tools.file)
-            terms = self.recipe.sections.sources.terms
-            names = [term.text for term in read_terms(self.recipe.root / terms)] if terms else []
+            sources = self.recipe.sections.sources
+            terms = read_terms(self.recipe.root / sources.terms) if sources.terms else ()
+            documents = read_documents(self.recipe.root / sources.documents) if sources.documents else ()
+            names = [term.text for term in terms_of(terms, documents)]
             environment = Environment(file.tools, file.seed, names)
             definition, system = environment.definition, tool_system_message(self.section.role, environment)
             tools = [tool.function_schema() for tool in environment.tools.values()]

@@ -16,7 +16,7 @@ from tercet.modality import Planning
 from tercet.permutation import mix, permute, spread
 from tercet.randomness import canonical_json, digest
 from tercet.records import Item
-from tercet.sources import Example, Term
+from tercet.sources import Document, Example, Term
 from tercet_text.documents import DocumentIndex, Found
 from tercet_text.intents import OBSCURE
 from tercet_text.recipe import EdgeCase, Intent, TextRecipe
@@ -46,7 +46,7 @@ class Dialogs:
     def __init__(self, section: TextRecipe, planning: Planning, generator: str, turns: tuple[int, int]) -> None:
         self.section, self.generator, self.turns = section, generator, turns
         self.language = planning.language
-        self.terms = _terms(planning)
+        self.terms = terms_of(planning.terms, planning.documents)
         self.seed = int(digest(str(planning.seed), "text plan", generator)[:15], 16)
         self.split_seed = int(digest(str(planning.seed), "text split")[:15], 16)  # one split for all generators
         self.sizes = (len(section.intents), len(section.personas), len(section.moods))
@@ -157,11 +157,11 @@ class Dialogs:
         return ""
 
 
-def _terms(planning: Planning) -> Sequence[Term]:
+def terms_of(terms: Sequence[Term], documents: Sequence[Document]) -> Sequence[Term]:
     """Take the user's terms; without a list, the headings of the documents; without documents, everyday topics."""
-    if planning.terms:
-        return planning.terms
-    lines = (line for document in planning.documents for line in document.text.splitlines())
+    if terms:
+        return terms
+    lines = (line for document in documents for line in document.text.splitlines())
     headings = (line.lstrip("#").strip() for line in lines if line.startswith("##"))
     found = tuple(dict.fromkeys(text for text in headings if 0 < len(text) <= MAX_HEADING_CHARACTERS))
     return tuple(Term(text) for text in found or TOPICS)
@@ -181,7 +181,7 @@ class TextPlan:
         for name, count in wanted.items():
             self.parts.append((Dialogs(section, planning, name, turns[name]), count))
         if section.tools:
-            scenarios = ToolScenarios(section, section.tools, planning, _terms(planning))
+            scenarios = ToolScenarios(section, section.tools, planning, terms_of(planning.terms, planning.documents))
             self.parts.append((scenarios, section.tools.dialogs))
         self.num_synthetic = sum(count for _, count in self.parts)
         self.examples = _distinct(planning.examples)

@@ -11,6 +11,7 @@ import torch
 
 from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError, NothingSurvived, SourceError, UsageError
+from tercet.modality import Planning
 from tercet.models import resolve
 from tercet.models.reference import ResolvedModel
 from tercet.recipe import Adapter, Train, load_recipe
@@ -28,6 +29,7 @@ from tercet_text.dialog import message
 from tercet_text.environment import Domain, Environment, Tool
 from tercet_text.general import judging
 from tercet_text.lm_metrics import write_turn
+from tercet_text.plan import plan
 
 TOOL = Tool(name="price", description="price of packs", parameters={"packs": Domain(integer=(1, 9))},
             returns={"total": Domain(price=(1.0, 9.0))})  # fmt: skip
@@ -493,6 +495,19 @@ def test_what_a_user_types_meets_the_recipes_tools() -> None:
     assert all(f"{name}(" in content["messages"][0]["content"] for name in names)
     result = Environment.of(content["environment"]).call("order_status", {"order": "RX-4847"})
     assert result.keys() in ({"status", "date"}, {"error"})
+
+
+def test_what_a_user_types_meets_a_tool_of_terms_though_the_recipe_names_none(tmp_path: Path) -> None:
+    support = RECIPES / "support"
+    tools = (support / "tools.yaml").read_text()
+    (tmp_path / "tools.yaml").write_text(tools)
+    assert "terms: true" in tools
+    (tmp_path / "recipe.yaml").write_text(
+        "version: 1\nname: t\nmodalities: {text: {tools: {dialogs: 9, file: tools.yaml}}}\ntrain: {task: causal-lm}\n"
+    )
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    planned = plan(recipe.sections.modalities.text, Planning(0, "en", root=str(tmp_path))).item(0)
+    assert CausalLm(recipe).read_input("Hi.").content["environment"] == planned.spec["environment"]
 
 
 def test_what_decides_is_what_the_recipes_dialogs_can_show(task: CausalLm) -> None:
