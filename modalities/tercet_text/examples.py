@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -53,6 +54,28 @@ def find_fault(row: Mapping[str, Any]) -> str:
             isinstance(citation.get(key), str) for key in ("document", "quote")
         ):
             return f"citations[{at}]: {_kind(citation)}; document and quote must be text"
+    return _tools_fault(row.get("tools"))
+
+
+def _tools_fault(tools: Any) -> str:
+    """Say what keeps a row's tools from being declared to a model: a list, or JSON of one, of functions with a name."""
+    if tools is None or tools == "":
+        return ""
+    try:
+        declared = json.loads(tools) if isinstance(tools, str) else tools
+    except (ValueError, RecursionError):
+        declared = None
+    if not isinstance(declared, list):
+        return f"tools: {_kind(tools)}; a list of functions, or JSON of one, is needed"
+    for at, tool in enumerate(declared):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return (
+                f"tools[{at}]: {_kind(tool)}; {{type: function, function: {{name, description, parameters}}}} is needed"
+            )
+        parameters = function.get("parameters")
+        if not isinstance(parameters or {}, dict) or not isinstance((parameters or {}).get("properties") or {}, dict):
+            return f"tools[{at}].parameters: {_kind(parameters)}; a JSON Schema with properties is needed"
     return ""
 
 

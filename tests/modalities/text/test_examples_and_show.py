@@ -55,6 +55,13 @@ def test_an_example_keeps_its_own_fields_and_names_its_parent(resources: Resourc
         ({"messages": [{"role": "user"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0]"),
         ({**ROW, "citations": ["x"]}, 'citations[0]: "x"'),
+        ({**ROW, "tools": [{"type": "code_interpreter"}]}, 'tools[0]: {"type":"code_interpreter"}; {type: function'),
+        ({**ROW, "tools": [{"type": "function", "function": "price"}]}, "tools[0]: "),
+        ({**ROW, "tools": ["price"]}, 'tools[0]: "price"'),
+        ({**ROW, "tools": "price"}, 'tools: "price"; a list of functions'),
+        ({**ROW, "tools": 3}, "tools: 3; a list of functions"),
+        ({**ROW, "tools": [{"name": "price", "parameters": [1]}]}, "tools[0].parameters: [1]; a JSON Schema"),
+        ({**ROW, "tools": [{"name": "price", "parameters": {"properties": 1}}]}, "tools[0].parameters: "),
     ],
 )
 def test_a_row_that_is_no_dialog_is_a_failure_that_names_the_part(
@@ -67,9 +74,10 @@ def test_a_row_that_is_no_dialog_is_a_failure_that_names_the_part(
 
 
 def test_tools_of_an_example_become_json_text(resources: Resources) -> None:
-    made = take({**ROW, "tools": [{"name": "order"}]}, resources)
-    assert isinstance(made, Made)
-    assert made.payload["tools"] == '[{"name":"order"}]'
+    for tools in ([{"name": "order"}], '[{"name":"order"}]'):
+        made = take({**ROW, "tools": tools}, resources)
+        assert isinstance(made, Made)
+        assert made.payload["tools"] == '[{"name":"order"}]'
 
 
 def test_datasets_reads_the_features_we_declare(make_dialogs: MakeDialogs) -> None:
