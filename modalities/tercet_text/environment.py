@@ -24,6 +24,7 @@ KINDS = ("terms", "names", "enum", "pattern", "integer", "date", "price")
 ToolName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 FieldName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$", description="also its slot in a phrase: <name>")]
 Text = Annotated[str, Field(min_length=1, max_length=120)]
+Price = Annotated[float, Field(le=1e12, allow_inf_nan=False)]  # its hundredths are exact up to 9e13
 
 
 class Domain(Section):
@@ -42,7 +43,7 @@ class Domain(Section):
     )
     integer: tuple[int, int] | None = Field(None, description="[least, most]")
     date: tuple[datetime.date, datetime.date] | None = Field(None, description="[first, last]")
-    price: tuple[float, float] | None = Field(None, description="[least, most]; a text with two decimals, as 4.50")
+    price: tuple[Price, Price] | None = Field(None, description="[least, most]; a text with two decimals, as 4.50")
 
     @model_validator(mode="after")
     def _is_one_list(self) -> Domain:
