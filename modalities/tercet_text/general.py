@@ -194,4 +194,11 @@ def _read_rows(path: Path, rows: Iterable[object]) -> Iterator[Question]:
         found = [str(row.get(key) or "").strip() if isinstance(row, dict) else "" for key in ("question", "answer")]
         if not all(found):
             raise SourceError(f"{path}: row {number}: give `question` and `answer`, alternatives parted by |")
-        yield Question("your questions", found[0], tuple(found[1].split("|")))
+        answers = tuple(found[1].split("|"))
+        for answer in answers:
+            if not normal(answer):  # it would stand in every reply
+                raise SourceError(
+                    f"{path}: row {number}: answer {found[1]!r}: {answer!r} holds no letter or digit to look for; "
+                    "write it in words, or take it out"
+                )
+        yield Question("your questions", found[0], answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,5 +195,9 @@ def test_a_row_of_a_users_questions_without_an_answer_is_named(tmp_path: Path) -
     path.write_text('{"question": "Who?", "answer": "me|I"}\n{"question": "What?"}\n')
     with pytest.raises(SourceError, match=r"own.jsonl: row 2: give `question` and `answer`"):
         read_own(path)
+    for answer in ("€", "Paris|"):  # what an empty reply holds, too
+        path.write_text(f'{{"question": "Who?", "answer": "me"}}\n{{"question": "What?", "answer": "{answer}"}}\n')
+        with pytest.raises(SourceError, match=rf"own.jsonl: row 2: answer '{re.escape(answer)}': .* holds no letter"):
+            read_own(path)
     path.write_text('{"question": "Who?", "answer": "me|I"}\n')
     assert read_own(path) == [Question("your questions", "Who?", ("me", "I"))]
