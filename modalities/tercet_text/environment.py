@@ -24,7 +24,7 @@ KINDS = ("terms", "names", "enum", "pattern", "integer", "date", "price")
 ToolName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 FieldName = Annotated[str, Field(pattern=r"^[a-z_]{1,40}$", description="also its slot in a phrase: <name>")]
 Text = Annotated[str, Field(min_length=1, max_length=120)]
-Price = Annotated[float, Field(le=1e12, allow_inf_nan=False)]  # its hundredths are exact up to 9e13
+Price = Annotated[float, Field(le=1e12)]  # its hundredths are exact up to 9e13
 
 
 class Domain(Section):
