@@ -43,6 +43,7 @@ from tercet_text.lm_metrics import (
 )
 from tercet_text.lm_suites import (
     ASKS,
+    LEAST_TOKENS,
     MOST_GENERAL_TOKENS,
     MOST_TOKENS,
     TOPIC,
@@ -232,6 +233,8 @@ class CausalLm:
     def _answer_batch(self, decoder: Decoder, context: int, examples: Sequence[Example]) -> list[str]:
         turns: list[list[dict[str, Any]]] = [[] for _ in examples]
         waiting = list(range(len(examples)))
+        # a quarter of a short context: else one long reference would leave no prompt of the suite room
+        most = min(examples[0].content["most_tokens"], max(LEAST_TOKENS, context // 4))
         for _ in range(MOST_CALLS + 1):
             prompts: dict[int, list[int]] = {}
             for at in waiting:
@@ -241,13 +244,12 @@ class CausalLm:
                 except TemplateFault as error:
                     turns[at].append(_said(f"(no answer: {error})"))
                     continue
-                if len(prompt) + content["most_tokens"] > context:
+                if len(prompt) + most > context:
                     turns[at].append(_said(f"(no answer: {len(prompt)} tokens leave no room in {context})"))
                     continue
                 prompts[at] = prompt
             if not prompts:
                 break
-            most = examples[0].content["most_tokens"]
             said = dict(zip(prompts, decoder.write(list(prompts.values()), most), strict=True))
             waiting = [at for at in prompts if _go_on(turns[at], said[at].text, examples[at].content)]
         return [

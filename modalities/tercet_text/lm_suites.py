@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tercet.randomness import canonical_json
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -20,7 +21,8 @@ CELLS = "of an intent, a persona and a mood never trained on together"  # held o
 GENERAL = "general questions with short answers"
 TOPIC = "topic"  # the slice that only general questions have
 CALLS, ASKS, SAYS = "calls", "asks back", "says"  # the slice "turn" of a dialog with tools
-MOST_TOKENS = 96
+LEAST_TOKENS, MOST_TOKENS = 96, 512  # of an answer
+BYTES_PER_TOKEN = 2  # of an answer's room: English has 4 to a token, so twice the longest reference finds room
 MOST_GENERAL_TOKENS = 32
 
 
@@ -43,14 +45,26 @@ def _title(held_out: Sequence[Record]) -> str:
 
 
 def dialog_examples(records: Iterable[Record]) -> Iterator[Example]:
-    """Cut each dialog at each user's message; what the assistant did next is the reference."""
-    for record in records:
-        messages = chat_messages(record.payload["messages"])
+    """Cut each dialog at each user's message; what the assistant did next is the reference.
+
+    All have the same room for an answer, by the longest of them: an answer that is cut is a wrong one.
+    """
+    held = [(record, chat_messages(record.payload["messages"])) for record in records]
+    most_tokens = _room(message for _, messages in held for message in messages)
+    for record, messages in held:
         asked = [at for at, message in enumerate(messages) if message["role"] == "user"]
         phrases = _asked(record) or [_words(messages, asked)] * len(asked)
         for at, following, phrase in zip(asked, [*asked[1:], len(messages)], phrases, strict=True):
             if at + 1 < following:
-                yield _example(record, messages, at, following, phrase)
+                yield _example(record, messages, at, following, phrase, most_tokens)
+
+
+def _room(messages: Iterable[Mapping[str, Any]]) -> int:
+    """Give the most tokens of an answer, by the longest that the assistant gives in one message."""
+    said = (message for message in messages if message["role"] == "assistant")
+    texts = (f"{message['content']}{canonical_json(message.get('tool_calls', []))}" for message in said)
+    longest = max((len(text.encode()) for text in texts), default=0)
+    return min(MOST_TOKENS, max(LEAST_TOKENS, longest // BYTES_PER_TOKEN))
 
 
 def first_phrase(record: Record) -> str:
@@ -64,12 +78,14 @@ def _asked(record: Record) -> list[str]:
     return found
 
 
-def _example(record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int, source: str) -> Example:
+def _example(
+    record: Record, messages: Sequence[Mapping[str, Any]], at: int, following: int, source: str, most_tokens: int
+) -> Example:
     payload, tools = record.payload, tools_of(record)
     turn = messages[at + 1 : following]
     environment = record.lineage.get("parameters", {}).get("environment")
     content = {
-        "messages": list(messages[: at + 1]), "tools": tools, "environment": environment, "most_tokens": MOST_TOKENS,
+        "messages": list(messages[: at + 1]), "tools": tools, "environment": environment, "most_tokens": most_tokens,
     }  # fmt: skip
     calls = any(message.get("tool_calls") for message in turn)
     asks = not calls and following < len(messages) and "?" in turn[-1]["content"]

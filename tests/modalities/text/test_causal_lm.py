@@ -340,8 +340,10 @@ class Script:
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
         self.prompts: list[list[int]] = []
+        self.most: set[int] = set()
 
-    def write(self, prompts: list[list[int]], most: int) -> list[Written]:  # noqa: ARG002 - as a decoder is called
+    def write(self, prompts: list[list[int]], most: int) -> list[Written]:
+        self.most.add(most)
         self.prompts += prompts
         return [Written(self.answers.pop(0)) for _ in prompts]
 
@@ -390,6 +392,17 @@ def test_a_prompt_without_room_is_said_and_not_cut(task: CausalLm, folder: Path)
     task.load_base(folder)
     (text,) = task._answer_batch(Script(), 20, [tool_example()])  # type: ignore[arg-type]
     assert "leave no room in 20" in text
+
+
+@pytest.mark.parametrize(("context", "most"), [(300, 96), (1024, 256), (8192, 512)])
+def test_a_long_answers_room_is_a_quarter_of_a_short_context(
+    context: int, most: int, task: CausalLm, folder: Path
+) -> None:
+    task._form = ChatFormat.of(folder)
+    example = Example("1", "s", "", {**tool_example().content, "tools": [], "most_tokens": 512})
+    script: Any = Script("Fine.")
+    assert task._answer_batch(script, context, [example]) == ["Fine."]
+    assert script.most == {most}
 
 
 def test_a_base_without_a_chat_template_is_refused(task: CausalLm, folder: Path, tmp_path: Path) -> None:

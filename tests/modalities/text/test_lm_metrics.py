@@ -146,6 +146,12 @@ def test_turns_have_their_phrases_as_sources_or_one_for_the_whole_dialog() -> No
     assert (first_phrase(plain), first_phrase(made)) == ("a", "Is <term> safe?")
 
 
+@pytest.mark.parametrize(("size", "tokens"), [(3, 96), (300, 151), (9_000, 512)])
+def test_every_answer_has_room_for_the_longest_of_its_suite(size: int, tokens: int) -> None:
+    records = [held_out("a", "Is it?", "Yes."), held_out("b", "u" * 9_000, "w" * size)]
+    assert {one.content["most_tokens"] for one in dialog_examples(records)} == {tokens}
+
+
 @pytest.mark.parametrize(
     ("phrases", "title"),
     [
