@@ -242,10 +242,10 @@ class CausalLm:
                 try:
                     prompt = self._form.prompt([*content["messages"], *turns[at]], content["tools"])
                 except TemplateFault as error:
-                    turns[at].append(_said(f"(no answer: {error})"))
+                    turns[at].append(_assistant(f"(no answer: {error})"))
                     continue
                 if len(prompt) + most > context:
-                    turns[at].append(_said(f"(no answer: {len(prompt)} tokens leave no room in {context})"))
+                    turns[at].append(_assistant(f"(no answer: {len(prompt)} tokens leave no room in {context})"))
                     continue
                 prompts[at] = prompt
             if not prompts:
@@ -322,9 +322,9 @@ def _go_on(turn: list[dict[str, Any]], said: str, content: Mapping[str, Any]) ->
     """Add what was said to a turn; where it calls tools that can be executed, their results too, and go on."""
     calls = parse(said) if content["tools"] else []
     if not calls:
-        turn.append(_said(said))
+        turn.append(_assistant(said))
         return False
-    turn.append({**_said(before_calls(said)), "tool_calls": [_function(call) for call in calls]})
+    turn.append({**_assistant(before_calls(said)), "tool_calls": [_function(call) for call in calls]})
     if content["environment"] is None:
         return False
     environment = Environment.of(content["environment"])
@@ -333,7 +333,7 @@ def _go_on(turn: list[dict[str, Any]], said: str, content: Mapping[str, Any]) ->
     return True
 
 
-def _said(text: str) -> dict[str, Any]:
+def _assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 

@@ -40,10 +40,10 @@ def _text(payload: Columns) -> str:
 
 
 def _line(message: Mapping[str, Any]) -> str:
-    return f"{_printable(message['role'])}: {_printable(_said(message))}"
+    return f"{_printable(message['role'])}: {_printable(_shown_text(message))}"
 
 
-def _said(message: Mapping[str, str]) -> str:
+def _shown_text(message: Mapping[str, str]) -> str:
     """Give what a message says, and each call as a line of its own: `-> price(packs=2, medicine="zinc")`."""
     try:
         calls = calls_of(message)
@@ -75,4 +75,4 @@ def _html(payload: Columns) -> str:
 
 def _bubble(message: Mapping[str, str]) -> str:
     role = message["role"] if message["role"] in STYLES else "system"
-    return f'<div class="tercet-{role}" style="{STYLES[role]}">{escape(_said(message))}</div>'
+    return f'<div class="tercet-{role}" style="{STYLES[role]}">{escape(_shown_text(message))}</div>'
