@@ -189,13 +189,19 @@ def test_a_users_dialog_with_openais_calls_becomes_a_payload_that_passes(resourc
     [
         ([{"type": "function", "function": {"name": "cost", "parameters": {}}}], "call of an undeclared tool"),
         (TOOLS, "arguments break the tool's schema"),
-        ("[", "tools are no JSON list"),
     ],
 )
 def test_a_users_calls_are_held_to_the_tools_of_the_row(tools: Any, reason: str, resources: Resources) -> None:
     taken = example({**ROW, "tools": tools}, resources)
     assert isinstance(taken, Candidate)
     assert Schema(SchemaGate(), resources)([taken])[0].reason == reason
+
+
+def test_tools_that_are_no_json_list_are_rejected(resources: Resources) -> None:
+    taken = example(ROW, resources)
+    assert isinstance(taken, Candidate)
+    broken = replace(taken, payload={**taken.payload, "tools": "["})
+    assert Schema(SchemaGate(), resources)([broken])[0].reason == "tools are no JSON list"
 
 
 def test_a_users_call_without_its_result_is_rejected(resources: Resources) -> None:
