@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.compat import prepare_torchaudio
-from tercet.errors import ModelError, SourceError, UsageError
-from tercet.files import disk_error, fsync_folder
+from tercet.errors import ModelError, SourceError
 from tercet.machine import version_of
 from tercet.modality import Shown
+from tercet.models import ResolvedModel
 from tercet.recipe import Recipe
-from tercet.records import Record
-from tercet.store.shards import read_records
-from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer
-from tercet_image.general_scenes import REPLAYED, general_payloads, new_names
+from tercet_image.general_scenes import new_names
 from tercet_image.photo import BadPicture, read_picture
-from tercet_image.recipe import ImageRecipe
+from tercet_image.picture_task import PictureTask, written
 from tercet_image.show import show_pictures
 from tercet_image.vl_data import DESCRIBE, AskedData, described, prepare
 from tercet_image.vl_reader import Reader, base_of, open_picture
-from tercet_image.vl_suites import read_suites, record_examples
+from tercet_image.vl_suites import held_out_examples, read_suites, record_examples
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +41,7 @@ PAD_TO = 16  # tokens: prompts of much the same length have the same shape
 PROBE_TOKENS = 8
 
 
-class VisionLanguage:
+class VisionLanguage(PictureTask):
     """Fine-tunes a vision-language model on a run's questions; what it answers must be the exact words."""
 
     defaults = Defaults(
@@ -63,12 +60,8 @@ class VisionLanguage:
     rates: tuple[str, ...] = ()
 
     def __init__(self, recipe: Recipe) -> None:
-        section = getattr(recipe.sections.modalities, "image", None)
-        if section is None:
-            raise UsageError(f"{recipe.path}: train.task vision-language needs pictures; fill modalities.image")
-        self.recipe = recipe
-        self.section: ImageRecipe = section
-        self.settings: Mapping[str, Any] = {"describe": section.training.describe}
+        super().__init__(recipe)
+        self.settings: Mapping[str, Any] = {"describe": self.section.training.describe}
         self.decoding: Mapping[str, Any] = {
             "search": "greedy",
             "batch": BATCH_SIZE,
@@ -77,11 +70,16 @@ class VisionLanguage:
         }
         self._base_path = Path()  # set with the base
 
+    def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
+        """Refuse to train what no question could judge."""
+        del base
+        held_out_examples(self.section, run_dir)
+
     def load_base(self, path: Path) -> torch.nn.Module:
         """Load an image-and-text model in fp32, frozen.
 
         Raises:
-            ModelError: it can't be loaded, or its logits are more than its output layer gives.
+            ModelError: it can't be loaded or asked, or its logits are more than its output layer gives.
         """
         prepare_torchaudio()
         import torch
@@ -96,32 +94,20 @@ class VisionLanguage:
         self._base_path = path
         model = model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
         _check_output_layer(model, path)
+        Reader(model, path).try_asking()
         found: torch.nn.Module = model
         return found
 
     def prepare(self, model: torch.nn.Module, run_dir: Path, seed: int, on_units: OnUnits) -> AskedData:
         """Turn the training pictures into rows, and draw general scenes as many as replay may take."""
+        records, describe = self._trained(run_dir), self.section.training.describe
+        general = (described(key, payload, describe=describe) for key, payload in self._replayed(len(records)))
         train = self.recipe.sections.train
-        records = training_records(
-            read_records(run_dir, "image", "train"), train, self.recipe.sections.seed, lambda record: record.id
-        )
-        replay = self.defaults.replay if train.replay is None else train.replay
-        count = round(len(records) * replay / (1 - replay))
-        general = (
-            described(key, payload, describe=self.section.training.describe)
-            for key, payload in general_payloads(self.section, REPLAYED, count)
-        )
-        return prepare(
-            self._reader(model), records, general, train, seed, on_units, describe=self.section.training.describe
-        )
+        return prepare(self._reader(model), records, general, train, seed, on_units, describe=describe)
 
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the questions about the training pictures that are kept out of training to be watched."""
-        return list(record_examples(one for one in read_records(run_dir, "image", "train") if self._is_watched(one)))
-
-    def _is_watched(self, record: Record) -> bool:
-        sections = self.recipe.sections
-        return is_watched(record.id, sections.train.early_stop, sections.seed)
+        return list(record_examples(self._watched(run_dir)))
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return cross-entropy over the answers' tokens; the output layer runs where they are predicted alone."""
@@ -184,13 +170,9 @@ class VisionLanguage:
         model = self.load_base(base)
         processor = self._reader(model).processor
         wrapped: Any = load(model, adapter)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+        with written(out):
             wrapped.merge_and_unload().save_pretrained(out)
             processor.save_pretrained(out)
-            fsync_folder(out)
-        except OSError as error:
-            raise disk_error(out, error) from error
 
     @cached_property
     def _names(self) -> list[str]:

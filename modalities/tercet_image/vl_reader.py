@@ -19,33 +19,59 @@ if TYPE_CHECKING:
     import torch
 
 TOKENS = ("input_ids", "attention_mask")
+PROBE_SIZE = (64, 64)
 
 
 class Reader:
     """A model's processor, with what the model itself expects of it."""
 
     def __init__(self, model: Any, path: Path) -> None:
+        from jinja2 import TemplateError
         from transformers import AutoProcessor
 
-        self.model, self.name = model, path.name
+        self.model, self.name, self.path = model, path.name, path
         try:
             self.processor = AutoProcessor.from_pretrained(path)
             self.processor.tokenizer.padding_side = "left"
             self.prompt("")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, TemplateError) as error:
             raise ModelError(
                 f"{path}: no processor with a chat template: {str(error)[:200]}; name a base whose folder holds "
                 "preprocessor, tokenizer and chat template"
             ) from error
         config = model.config
-        self.image_token = int(getattr(config, "image_token_id", None) or config.image_token_index)
+        image_token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        self.image_token = self._needed(image_token, "image token", "image_token_id into config.json")
         text = config.get_text_config()
         self.context = int(text.max_position_embeddings)
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        self.end = int(self.processor.tokenizer.eos_token_id)
+        tokenizer = self.processor.tokenizer
+        self.end = self._needed(tokenizer.eos_token_id, "end token", "eos_token into tokenizer_config.json")
+        self._needed(tokenizer.pad_token_id, "pad token", "pad_token into tokenizer_config.json")
         self.ends = {self.end, *(int(one) for one in listed if one is not None)}
         self._picture_tokens: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def _needed(self, token: int | None, name: str, entry: str) -> int:
+        if token is None:
+            raise ModelError(f"{self.path}: no {name}; write {entry}, or name another train.base")
+        return int(token)
+
+    def try_asking(self) -> None:
+        """Ask and answer once, so that an odd processor shows before any training.
+
+        Raises:
+            ModelError: it can't be asked about a picture; the text says why.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            self.ask([Image.new("RGB", PROBE_SIZE)], ["What?"])
+            self.answer_tokens("What?", "yes")
+        except (ValueError, KeyError, AttributeError, TypeError, TemplateError) as error:
+            raise ModelError(
+                f"{self.path}: it can't be asked about a picture: {str(error)[:200]}; name another train.base"
+            ) from error
 
     def prompt(self, question: str) -> str:
         """Write a question about a picture, up to where the answer begins."""

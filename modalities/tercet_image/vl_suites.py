@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from tercet.errors import SourceError
+from tercet.errors import SourceError, UsageError
 from tercet.recipe import Recipe
 from tercet.records import Record
 from tercet.sources import read_examples
@@ -30,11 +30,7 @@ ATTRIBUTE = "question"
 
 def read_suites(recipe: Recipe, section: ImageRecipe, run_dir: Path) -> list[Suite]:
     """Read the run's held-out pictures, draw the general ones, and read those that `evaluate.general` names."""
-    held_out = [
-        example
-        for record in held_out_records(section, run_dir)
-        for example in payload_examples(record.id, record.payload, pair_of(record.payload))
-    ]
+    held_out = held_out_examples(section, run_dir)
     general = (payload_examples(key, payload) for key, payload in general_payloads(section, MEASURED, NUM_GENERAL))
     suites = [
         Suite(HELD_OUT, "primary", "questions about pictures of pairs never trained on", held_out),
@@ -47,6 +43,28 @@ def read_suites(recipe: Recipe, section: ImageRecipe, run_dir: Path) -> list[Sui
         own = list(folder_examples(folder, section.max_example_side))
         suites.append(Suite(f"your {folder.resolve().name}", "general", "your general questions", own))
     return suites
+
+
+def held_out_examples(section: ImageRecipe, run_dir: Path) -> list[Example]:
+    """Read the questions about held-out pictures; their source is the pair.
+
+    Raises:
+        UsageError: there is no held-out picture, or no question about one.
+    """
+    found = [
+        example
+        for record in held_out_records(section, run_dir)
+        for example in payload_examples(record.id, record.payload, pair_of(record.payload))
+    ]
+    if not found:
+        key, value, fix = "questions_per_picture", str(section.questions_per_picture), "raise it"
+        if section.questions_per_picture:
+            key, value, fix = "diffusion.keep_questions", "false", "set it, or add pictures of the renderer"
+        raise UsageError(
+            f"modalities.image.{key}: {value} leaves no question about a held-out picture, so nothing could be judged; "
+            f"{fix}"
+        )
+    return found
 
 
 def record_examples(records: Iterable[Record]) -> Iterator[Example]:

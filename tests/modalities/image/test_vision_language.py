@@ -15,12 +15,14 @@ from PIL import Image
 from tercet.compat import prepare_torchaudio
 from tercet.errors import CorruptError, ModelError, NothingSurvived, SourceError, UsageError
 from tercet.evaluate.run import evaluate_recipe
+from tercet.models import ResolvedModel
 from tercet.pipeline.run import run_recipe
 from tercet.recipe import Adapter, load_recipe
 from tercet.store.shards import read_records
 from tercet.train.adapters import attach, trainable
 from tercet.train.run import train_recipe
-from tercet.train.task import Example, Validates
+from tercet.train.task import ChecksBase, Example, Validates
+from tercet_image import vl_suites
 from tercet_image.answers import ANSWER_ERRORS, FALSE_NAMES, KNOWN_ERRORS, count_answer, mentions, normal
 from tercet_image.general_scenes import MEASURED, REPLAYED, general_payloads, new_names
 from tercet_image.plan import Scenes
@@ -363,10 +365,9 @@ def test_a_user_asks_about_a_file(task, tmp_path, run_dir):
 def test_a_users_picture_is_set_upright_laid_on_white_and_held_against_the_largest_side(task, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
-    seen = {"turned.jpg": Image.new("RGB", (16, 8)), "clear.png": Image.new("RGBA", (8, 8)), "wide.png": None}
-    seen["wide.png"] = Image.new("RGB", (task.section.max_example_side + 1, 8))
-    for name, picture in seen.items():
-        picture.save(tmp_path / name, **({"exif": exif} if name == "turned.jpg" else {}))
+    Image.new("RGB", (16, 8)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
+    Image.new("RGB", (task.section.max_example_side + 1, 8)).save(tmp_path / "wide.png")
     (tmp_path / "notes.txt").write_text("no picture")
     assert open_picture(task.read_input(f"{tmp_path}/turned.jpg").content["picture"], "").size == (8, 16)
     clear = open_picture(task.read_input(f"{tmp_path}/clear.png").content["picture"], "")
@@ -400,6 +401,65 @@ def test_what_is_watched_is_not_trained_on(recipe, model, run_dir, root):
     watched = {one.source for one in task.validation(run_dir)}
     trained = {one.record for one in task.prepare(model, run_dir, 3, quietly).own}
     assert watched and trained and not watched & trained
+
+
+def string_alone(processor: Any) -> None:
+    processor.chat_template = "{% for one in messages %}{{ one['content'] + '.' }}{% endfor %}"
+
+
+def no_image(processor: Any) -> None:
+    processor.chat_template = "{% for one in messages %}{{ one['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda processor: setattr(processor.tokenizer, "pad_token", None), "base: no pad token; write pad_token into"),
+        (lambda processor: setattr(processor.tokenizer, "eos_token", None), "base: no end token; write eos_token into"),
+        (string_alone, "base: no processor with a chat template: "),
+        (no_image, "base: it can't be asked about a picture: .* 0 <image> tokens"),
+    ],
+    ids=["pad", "end", "string", "no image"],
+)
+def test_an_odd_processor_is_refused_with_its_base(task, root, monkeypatch, spoil, said):
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(root / "base")
+    spoil(processor)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda _: processor)
+    with pytest.raises(ModelError, match=said):
+        task.load_base(root / "base")
+
+
+def test_a_configuration_without_an_image_token_is_refused(root):
+    class Spoilt:
+        config = type("Config", (), {"image_token_id": None})()
+
+    with pytest.raises(ModelError, match="base: no image token; write image_token_id into config.json"):
+        Reader(Spoilt(), root / "base")
+
+
+def test_what_no_question_could_judge_is_not_trained(recipe, run_dir, root, tmp_path, monkeypatch):
+    def check(place, **more):
+        image = {**recipe.data["modalities"]["image"], **more}
+        task: Any = VisionLanguage(recipe.replaced(modalities={"image": image}))
+        assert isinstance(task, ChecksBase)
+        task.check_base(ResolvedModel("path:base", root / "base", "", "", "free", ""), place)
+
+    check(run_dir)
+    with pytest.raises(UsageError, match=r"modalities\.image\.test_fraction: 0 gives no held-out picture to judge by"):
+        check(tmp_path, test_fraction=0)
+    with pytest.raises(UsageError, match=r"modalities\.image\.pictures: 40 gives no held-out picture to judge by"):
+        check(tmp_path)
+    first = next(iter(read_records(run_dir, "image", "train")))
+    unasked = dataclasses.replace(first, payload={**first.payload, "questions": []})
+    monkeypatch.setattr(vl_suites, "held_out_records", lambda *_: [unasked])
+    with pytest.raises(
+        UsageError, match=r"image\.questions_per_picture: 0 leaves no question about a held-out picture"
+    ):
+        check(run_dir, questions_per_picture=0)
+    with pytest.raises(UsageError, match=r"image\.diffusion\.keep_questions: false leaves no question"):
+        check(run_dir)
 
 
 def test_another_kind_of_model_is_refused(task, tmp_path, tiny_pipeline):
