@@ -106,7 +106,7 @@ def _most_alike(wanted: Sequence[Mapping[str, str]], seen: Sequence[SeenObject])
     kept: set[int] = set()
     for thing in wanted:
         rights = [sum(getattr(one, kind) == thing[kind] for kind in OWN_KINDS) for one in seen]
-        kept.update(sorted(range(len(seen)), key=lambda at, rights=rights: -rights[at])[: len(wanted)])
+        kept.update(sorted(range(len(seen)), key=rights.__getitem__, reverse=True)[: len(wanted)])
     return [seen[at] for at in sorted(kept)]
 
 

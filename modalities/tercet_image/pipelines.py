@@ -71,11 +71,20 @@ class Painter:
         return list(answer.images[: len(prompts)])
 
     def takes_whole(self, prompt: str) -> bool:
-        """Say whether a tokenizer of the pipeline takes the prompt whole; what is cut off can't be painted."""
-        found = [
-            part for name, part in self.pipeline.components.items() if name.startswith("tokenizer") and part is not None
-        ]
-        return not found or any(len(one(prompt)["input_ids"]) <= one.model_max_length for one in found)
+        """Say whether any tokenizer takes the prompt whole: beside T5's, the short one of CLIP sets but the mood."""
+        found = tokenizers_of(self.pipeline)
+        return not found or any(takes_whole(one, prompt) for one in found)
+
+
+def tokenizers_of(pipeline: Any) -> list[Any]:
+    """List a pipeline's tokenizers."""
+    parts = pipeline.components.items()
+    return [part for name, part in parts if name.startswith("tokenizer") and part is not None]
+
+
+def takes_whole(tokenizer: Any, text: str) -> bool:
+    """Say whether a tokenizer cuts nothing off a text."""
+    return len(tokenizer(text)["input_ids"]) <= int(tokenizer.model_max_length)
 
 
 def load_painter(settings: Diffusion, cores: int, root: str | Path) -> Painter:

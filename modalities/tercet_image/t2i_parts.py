@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from tercet.compat import prepare_torchaudio
 from tercet.errors import ModelError
+from tercet_image.pipelines import takes_whole, tokenizers_of
 
 if TYPE_CHECKING:
     import torch
@@ -115,10 +116,13 @@ class Parts:
         return ddpm.from_config(self.pipeline.scheduler.config)
 
     def takes_whole(self, caption: str) -> bool:
-        """Say whether every tokenizer takes the caption whole: what is cut off can't be learned."""
-        names = [name for name in self.pipeline.components if name.startswith("tokenizer")]
-        found = [part for name in names if (part := getattr(self.pipeline, name)) is not None]
-        return all(len(one(caption)["input_ids"]) <= one.model_max_length for one in found)
+        """Say whether every tokenizer takes the caption whole: each text encoder learns from all that it's told."""
+        return all(takes_whole(one, caption) for one in tokenizers_of(self.pipeline))
+
+    @property
+    def most_tokens(self) -> int:
+        """Give the tokens that every tokenizer takes."""
+        return min(int(one.model_max_length) for one in tokenizers_of(self.pipeline))
 
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
         """Give pictures' latents, scaled as the denoiser sees them; a distribution's mean, so that one is kept."""

@@ -21,21 +21,8 @@ SEED = 7
 
 
 def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
-    """Read the run's held-out captions and draw the general ones.
-
-    Raises:
-        UsageError: there is no held-out picture, or the checker could judge none of them.
-    """
-    held_out = [
-        caption_example(record.id, record.payload, pair_of(record.payload), is_general=False)
-        for record in held_out_records(section, run_dir)
-        if can_be_judged(record.payload)
-    ]
-    if not held_out:
-        raise UsageError(
-            f"modalities.image.scene.label_share: {section.scene.label_share:g} writes a term into every held-out "
-            "picture, and the checker knows no packages; lower it"
-        )
+    """Read the run's held-out captions and draw the general ones."""
+    held_out = held_out_examples(section, run_dir)
     general = [
         caption_example(key, payload, key, is_general=True)
         for key, payload in general_payloads(section, MEASURED, NUM_GENERAL)
@@ -44,6 +31,25 @@ def read_suites(section: ImageRecipe, run_dir: Path) -> list[Suite]:
         Suite(HELD_OUT, "primary", "captions of pairs never trained on", held_out),
         Suite("general", "general", "captions in the default palette", general),
     ]
+
+
+def held_out_examples(section: ImageRecipe, run_dir: Path) -> list[Example]:
+    """Read the held-out captions; their source is the pair.
+
+    Raises:
+        UsageError: there is no held-out picture, or the checker could judge none of them.
+    """
+    found = [
+        caption_example(record.id, record.payload, pair_of(record.payload), is_general=False)
+        for record in held_out_records(section, run_dir)
+        if can_be_judged(record.payload)
+    ]
+    if not found:
+        raise UsageError(
+            f"modalities.image.scene.label_share: {section.scene.label_share:g} writes a term into every held-out "
+            "picture, and the checker knows no packages; lower it"
+        )
+    return found
 
 
 def can_be_judged(payload: Mapping[str, Any]) -> bool:

@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tercet.errors import ModelError, SourceError, UsageError
-from tercet.files import disk_error, fsync_folder
 from tercet.machine import version_of
 from tercet.modality import Shown
+from tercet.models import ResolvedModel
 from tercet.recipe import Recipe
-from tercet.records import Record
-from tercet.store.shards import read_records
-from tercet.train.mixing import is_watched, training_records
 from tercet.train.task import ONE_IN_A_HUNDRED, Defaults, Example, Measured, OnUnits, Suite
-from tercet_image.general_scenes import REPLAYED, general_payloads
-from tercet_image.recipe import ImageRecipe
+from tercet_image.picture_task import PictureTask, written
 from tercet_image.show import show_pictures
 from tercet_image.t2i_judging import (
     ATTRIBUTE_ERRORS,
@@ -33,7 +29,7 @@ from tercet_image.t2i_judging import (
     read_pictures,
     write_pictures,
 )
-from tercet_image.t2i_suites import can_be_judged, caption_example, painted, read_suites
+from tercet_image.t2i_suites import can_be_judged, caption_example, held_out_examples, painted, read_suites
 
 if TYPE_CHECKING:
     import torch
@@ -42,19 +38,19 @@ if TYPE_CHECKING:
     from tercet_image.t2i_data import PictureData
     from tercet_image.t2i_parts import Parts
 
-ATTENTION = (
+ATTENTION_AND_TEXT = (  # the denoiser's attention; in text encoders the whole block
     r"(unet|transformer)\..*(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
     r"|text_encoder(_2)?\..*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 )
 BATCH_SIZE = 16  # pictures of a pass
 
 
-class TextToImage:
+class TextToImage(PictureTask):
     """Fine-tunes a text-to-image pipeline on a run's pictures and counts what it paints wrong."""
 
     defaults = Defaults(
         base="bundled:image/scenes-diffusion",
-        targets=ATTENTION,
+        targets=ATTENTION_AND_TEXT,
         learning_rate=1e-3,
         replay=0.3,
         lora_scale=1.0,
@@ -68,17 +64,13 @@ class TextToImage:
     rates: tuple[str, ...] = (DIVERSITY,)
 
     def __init__(self, recipe: Recipe) -> None:
-        section = getattr(recipe.sections.modalities, "image", None)
-        if section is None:
-            raise UsageError(f"{recipe.path}: train.task text-to-image needs pictures; fill modalities.image")
+        super().__init__(recipe)
         if recipe.sections.evaluate.general:
             raise UsageError(
                 f"{recipe.path}: evaluate.general: text-to-image is judged on scenes whose every attribute is known, "
                 "and draws its general ones itself; take the key out"
             )
-        self.recipe = recipe
-        self.section: ImageRecipe = section
-        self.painting = section.training
+        self.painting = self.section.training
         self.settings: Mapping[str, Any] = {
             "min_snr_gamma": self.painting.min_snr_gamma, "caption_dropout": self.painting.caption_dropout
         }  # fmt: skip
@@ -89,6 +81,11 @@ class TextToImage:
             **{name: version_of(name) for name in ("torch", "transformers", "diffusers")},
         }
         self._pipeline_class: Any = None  # set with the base
+
+    def check_base(self, base: ResolvedModel, run_dir: Path) -> None:
+        """Refuse to train what no caption could judge."""
+        del base
+        held_out_examples(self.section, run_dir)
 
     def load_base(self, path: Path) -> torch.nn.Module:
         """Load a pipeline in fp32, frozen; the module holds its denoiser and its text encoders.
@@ -108,14 +105,9 @@ class TextToImage:
         from tercet_image.t2i_data import captioned, prepare
         from tercet_image.t2i_parts import parts_of
 
-        train = self.recipe.sections.train
-        records = training_records(
-            read_records(run_dir, "image", "train"), train, self.recipe.sections.seed, lambda record: record.id
-        )
-        replay = self.defaults.replay if train.replay is None else train.replay
-        count = round(len(records) * replay / (1 - replay))
-        general = (captioned(key, payload) for key, payload in general_payloads(self.section, REPLAYED, count))
-        return prepare(parts_of(model), records, general, train, seed, on_units)
+        records = self._trained(run_dir)
+        general = (captioned(key, payload) for key, payload in self._replayed(len(records)))
+        return prepare(parts_of(model), records, general, self.recipe.sections.train, seed, on_units)
 
     def validation(self, run_dir: Path) -> list[Example]:
         """Read the captions of the training pictures that are kept out of training to be watched.
@@ -124,13 +116,9 @@ class TextToImage:
         """
         return [
             caption_example(record.id, record.payload, record.id, is_general=False)
-            for record in read_records(run_dir, "image", "train")
-            if self._is_watched(record) and can_be_judged(record.payload)
+            for record in self._watched(run_dir)
+            if can_be_judged(record.payload)
         ]
-
-    def _is_watched(self, record: Record) -> bool:
-        sections = self.recipe.sections
-        return is_watched(record.id, sections.train.early_stop, sections.seed)
 
     def loss(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """Return the denoiser's error; some captions are left out, so that guidance has something to start from."""
@@ -160,20 +148,26 @@ class TextToImage:
         return Example(text, text, "", painted(text, text))
 
     def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
-        """Paint each caption with each of its seeds, in passes of one size; an answer is JSON with PNG pictures."""
+        """Paint each caption with each of its seeds, in passes of one size; an answer is JSON with PNG pictures.
+
+        Raises:
+            SourceError: the user's own caption is longer than the base can read.
+        """
         from tercet_image.t2i_parts import parts_of
 
         parts = parts_of(model)
         waiting: list[Image.Image] = []
-        asked = [(one.content["caption"], seed) for one in examples for seed in one.content["seeds"]]
+        seeds = [_seeds(parts, one) for one in examples]
+        asked = [(one.content["caption"], seed) for one, some in zip(examples, seeds, strict=True) for seed in some]
         done = 0
         for start in range(0, len(asked), BATCH_SIZE):
             waiting += self._paint(parts, asked[start : start + BATCH_SIZE])
-            while done < len(examples) and len(waiting) >= (count := len(examples[done].content["seeds"])):
+            while done < len(examples) and len(waiting) >= (count := len(seeds[done])):
                 yield write_pictures(waiting[:count])
                 del waiting[:count]
                 done += 1
             on_units(done, len(examples))
+        yield from [write_pictures([])] * (len(examples) - done)  # where no caption could be painted
 
     def _paint(self, parts: Parts, asked: Sequence[tuple[str, int]]) -> list[Image.Image]:
         """Paint one pass, filled up with its last picture, so that its size never depends on how many are left."""
@@ -197,12 +191,11 @@ class TextToImage:
         return list(made.images[: len(asked)])
 
     def measure(self, example: Example, prediction: str) -> Measured:
-        """Hold pictures against the scene that their caption tells."""
-        wanted = json.loads(example.reference)
-        counts = count_pictures(
-            read_pictures(prediction), wanted["scene"], self.section.scene, is_general=wanted["general"]
-        )
-        return Measured(counts)
+        """Hold pictures against the scene that their caption tells; without any there is nothing to count."""
+        wanted, pictures = json.loads(example.reference), read_pictures(prediction)
+        if not pictures:
+            return Measured({})
+        return Measured(count_pictures(pictures, wanted["scene"], self.section.scene, is_general=wanted["general"]))
 
     def show_example(self, example: Example) -> Shown:
         """Show the caption."""
@@ -210,7 +203,8 @@ class TextToImage:
 
     def show_answer(self, answer: str) -> Shown:
         """Show the pictures."""
-        return show_pictures(picture_files(answer), "")
+        files = picture_files(answer)
+        return show_pictures(files, "" if files else "not painted: the caption is longer than the base can read")
 
     def write_layout(self, adapter: Path) -> None:
         """Write the adapter for `pipeline.load_lora_weights` beside PEFT's files."""
@@ -231,9 +225,18 @@ class TextToImage:
         pipeline = model.parts.pipeline
         wrapped: Any = load(model, adapter)
         wrapped.merge_and_unload()  # in place: the pipeline's own parts
-        try:
-            out.mkdir(parents=True, exist_ok=True)
+        with written(out):
             pipeline.save_pretrained(out, safe_serialization=True)
-            fsync_folder(out)
-        except OSError as error:
-            raise disk_error(out, error) from error
+
+
+def _seeds(parts: Parts, example: Example) -> Sequence[int]:
+    """Give the seeds that a caption is painted with; none where a tokenizer would cut it and judge half a scene."""
+    caption: str = example.content["caption"]
+    if parts.takes_whole(caption):
+        seeds: Sequence[int] = example.content["seeds"]
+        return seeds
+    if not example.reference:
+        raise SourceError(
+            f"{caption[:60]!r}...: the base reads at most {parts.most_tokens} tokens; write a shorter one"
+        )
+    return ()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tercet.errors import RecipeError
+from tercet.errors import RecipeError, UsageError
 from tercet.modality import NoAnswers, Planning, Resources
 from tercet.recipe import load_recipe
 from tercet.records import Candidate
 from tercet.sources import Term
+from tercet.train.task import find_task
 from tercet_image.caption import OPPOSITE, name_of
 from tercet_image.colour import parse_hex
 from tercet_image.diffusion import DiffusionPictures
@@ -119,7 +120,7 @@ def named_held_out(section, questions):
 
 def test_training_questions_never_name_a_held_out_pair(pictures):
     section, made = pictures
-    asked = {"train": [], HELD_OUT: []}
+    asked: dict[str, list[Any]] = {"train": [], HELD_OUT: []}
     for candidate in made:
         asked[candidate.item.split] += candidate.payload["questions"]
     assert not named_held_out(section, asked["train"])
@@ -132,7 +133,7 @@ def test_neither_do_those_about_pictures_of_a_diffusion_model():
     painter: Any = object()  # never asked
     generator = DiffusionPictures(section, RESOURCES, painter)
     scenes = plan(section, PLANNING)
-    asked = {"train": [], HELD_OUT: []}
+    asked: dict[str, list[Any]] = {"train": [], HELD_OUT: []}
     for number in range(200):
         item = scenes.item(number)
         asked[item.split] += generator._tell(item, random.Random(number))["questions"]
@@ -212,3 +213,21 @@ def test_the_shipped_recipes_hold_enough_pairs_out_to_be_resampled(name):
     recipe = load_recipe(Path(__file__).parents[3] / "recipes" / f"{name}.yaml")
     section: Any = recipe.sections.modalities
     assert len(Scenes(section.image, (), recipe.sections.seed).held_out) >= 15
+    find_task(recipe)  # refuses no colour of its own
+
+
+@pytest.mark.parametrize("task", ["vision-language", "text-to-image"])
+def test_a_colour_that_general_scenes_call_otherwise_is_refused(tmp_path, task):
+    def recipe(name):
+        colours = f"{{{name}: '#e5383c', azure: '#35b5ff'}}"
+        scene = f"{{colours: {colours}, shapes: [star, ring, moon]}}"
+        text = f"version: 1\nname: r\nmodalities: {{image: {{scene: {scene}}}}}\ntrain: {{task: {task}}}\n"
+        (tmp_path / "r.yaml").write_text(text)
+        return load_recipe(tmp_path / "r.yaml")
+
+    find_task(recipe("red"))
+    said = (
+        r"r.yaml: .*\.colours: crimson #e5383c looks like red #e5383b of the default palette \(delta E 1, at least 12"
+    )
+    with pytest.raises(UsageError, match=said):
+        find_task(recipe("crimson"))

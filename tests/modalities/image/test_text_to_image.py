@@ -16,19 +16,21 @@ from PIL import Image
 
 from tercet.errors import CorruptError, ModelError, NothingSurvived, SourceError, UsageError
 from tercet.evaluate.run import evaluate_recipe
+from tercet.models import ResolvedModel
 from tercet.pipeline.run import run_recipe
 from tercet.recipe import Adapter, load_recipe
 from tercet.store.shards import read_records
 from tercet.train.adapters import attach, save, trainable
 from tercet.train.loading import load
 from tercet.train.run import train_recipe
-from tercet.train.task import WritesLayout
+from tercet.train.task import ChecksBase, WritesLayout
 from tercet_image import t2i_suites
 from tercet_image.plan import HELD_OUT, Scenes
 from tercet_image.t2i_data import prepare
 from tercet_image.t2i_judging import ATTRIBUTE_ERRORS, DIVERSITY, read_pictures
 from tercet_image.t2i_layout import LAYOUT
 from tercet_image.t2i_parts import parts_of
+from tercet_image.t2i_suites import caption_example
 from tercet_image.text_to_image import TextToImage
 
 RECIPE = """
@@ -408,6 +410,34 @@ def test_a_caption_over_the_context_is_left_out_and_counted(recipe, model, run_d
     assert [row.records for row in data.rows] == [(second.id,)]
     with pytest.raises(NothingSurvived, match="none of 1 captions fits the base's tokenizer"):
         prepare(parts_of(model), [long], [], recipe.sections.train, 3, quietly)
+
+
+def test_a_caption_over_the_context_is_not_painted_in_half(task, model):
+    long = "A star, " * 40
+    with pytest.raises(
+        SourceError, match=r"'A star, .*'\.\.\.: the base reads at most 192 tokens; write a shorter one"
+    ):
+        list(task.answer(model, [task.read_input(long)], quietly))
+    scene = {"objects": [], "background": "white", "style": "short"}
+    judged, whole = (
+        caption_example(caption, {"scene": json.dumps(scene), "caption": caption}, "a pair", is_general=False)
+        for caption in (long, "A star.")
+    )
+    first, second, third = task.answer(model, [judged, whole, judged], quietly)
+    assert [len(read_pictures(one)) for one in (first, second, third)] == [0, 2, 0]
+    assert [second] == list(task.answer(model, [whole], quietly))
+    assert list(task.answer(model, [judged], quietly)) == [first]
+    assert task.measure(judged, first).counts == {}
+    assert task.show_answer(first).text == "not painted: the caption is longer than the base can read"
+
+
+def test_what_no_caption_could_judge_is_not_trained(recipe, run_dir, root, tmp_path):
+    image = {**recipe.data["modalities"]["image"], "test_fraction": 0}
+    base = ResolvedModel("path:base", root / "base", "", "", "free", "")
+    assert isinstance(TextToImage(recipe), ChecksBase)
+    TextToImage(recipe).check_base(base, run_dir)
+    with pytest.raises(UsageError, match=r"modalities\.image\.test_fraction: 0 gives no held-out picture to judge by"):
+        TextToImage(recipe.replaced(modalities={"image": image})).check_base(base, tmp_path)
 
 
 def test_a_folder_without_a_pipeline_is_refused(task, tmp_path):
