@@ -215,7 +215,8 @@ def _open_folder(run_dir: Path) -> None:
 
 def clear_run(run_dir: Path) -> None:
     """Remove a former run's files, and nothing that a run doesn't write."""
-    for name in (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", "manifest.json", "evaluation.json", "report.html"):
+    written = ("manifest.json", "evaluation.json", "scales.json", "report.html", "try.html")
+    for name in (JOURNAL, f"{JOURNAL}-wal", f"{JOURNAL}-shm", *written):
         (run_dir / name).unlink(missing_ok=True)
     for name in ("blobs", "shards", "rejects", "training", "adapters", "evaluation"):
         shutil.rmtree(run_dir / name, ignore_errors=True)

@@ -87,6 +87,8 @@ def _origin(card: Mapping[str, Any], name: str, models: Sequence[Mapping[str, An
                       ("adapter's weights", "weights")):  # fmt: skip
         yield f"| {what} | {plain(str(card.get(key, '')))} |"
     shown = [f"{key} {train[key]}" for key in SHOWN_SETTINGS if train.get(key) is not None]
+    if card.get("kept_step", train.get("steps")) != train.get("steps"):
+        shown.append(f"the adapter of step {card['kept_step']}, which decoded best")
     yield f"| training | {plain(', '.join(shown))} |"
     yield from ("", "What made its records:", "", "| model | licence | output may be used |", "|---|---|---|")
     for model in models:

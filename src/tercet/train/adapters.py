@@ -109,7 +109,7 @@ def save(
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        name: (value * scale if ".lora_B." in name else value).detach().cpu().contiguous()
+        name: (value * scale if _is_scaled(name) else value).detach().cpu().contiguous()
         for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
     data = to_bytes(state, {"format": "pt"})
@@ -126,6 +126,11 @@ def save(
     write_atomically(folder / CARD, json.dumps(whole, indent=1, sort_keys=True).encode())
     fsync_folder(folder)
     return str(whole["weights"])
+
+
+def _is_scaled(name: str) -> bool:
+    """Say whether a tensor is one that an adapter's scale is folded into."""
+    return ".lora_B." in name or ".lora_embedding_B" in name
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -207,7 +212,7 @@ def rescale(folder: Path, out: Path, scale: float) -> None:
     except (KeyError, TypeError, ZeroDivisionError) as error:
         raise CorruptError(f"{folder / CARD}: no scale above 0 in it; restore it, or tercet train --fresh") from error
     state = {
-        name: value * value.dtype.type(factor) if ".lora_B." in name or ".lora_embedding_B" in name else value
+        name: value * value.dtype.type(factor) if _is_scaled(name) else value
         for name, value in load_file(folder / WEIGHTS).items()
     }
     data = to_bytes(state, {"format": "pt"})

@@ -94,9 +94,7 @@ def test_a_half_too_small_to_say_anything_is_named(recipe, monkeypatch, name, le
     if left == 5:
         assert find_scale(recipe, [1.0], threads=1)["scales"][0]["shown_on"].keys() == {"everyday"}
         return
-    with pytest.raises(
-        UsageError, match=f"set everyday: {left} sources with units of wer in the half .* {name}, "
-    ):
+    with pytest.raises(UsageError, match=f"set everyday: {left} sources with units of wer in the half .* {name}, "):
         find_scale(recipe, [1.0], threads=1)
 
 

@@ -35,6 +35,14 @@ def test_the_card_of_a_fresh_adapter_names_its_lineage_and_no_figures(trained):
     assert "hasn't been judged yet" in card.text
 
 
+@pytest.mark.parametrize(("kept", "is_said"), [(12, False), (8, True)])
+def test_a_card_says_which_step_was_kept(trained, tmp_path, kept, is_said):
+    recipe, result = trained
+    card = {**adapters.read_card(result.adapter), "kept_step": kept}
+    path = write_model_card(recipe.root / "runs/learn", tmp_path, card, "learner", "naming")
+    assert ("the adapter of step 8, which decoded best" in path.read_text()) == is_said
+
+
 def test_a_judged_adapter_shows_every_suite_with_its_interval_and_the_decision(trained):
     recipe, result = trained
     found = evaluate_recipe(recipe, threads=1)
