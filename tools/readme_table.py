@@ -23,18 +23,17 @@ REPOSITORY = Path(__file__).parents[1]
 EVALUATION = REPOSITORY / "benchmarks" / "results" / "demo-evaluation.json"
 SEEDS = REPOSITORY / "benchmarks" / "results" / "demo-seeds.json"
 TIMINGS = REPOSITORY / "benchmarks" / "results" / "demo-timings.json"
-RECIPES = sorted((REPOSITORY / "benchmarks" / "results").glob("recipe-*.json"))
+RECIPES = [
+    REPOSITORY / "benchmarks" / "results" / f"recipe-{name}.json" for name in ("support", "brand-vqa", "brand-pictures")
+]
 ABLATIONS = REPOSITORY / "benchmarks" / "results" / "ablations.json"
-PAGE = REPOSITORY / "docs" / "whisper-lora.md"
-BEGIN, END = "<!-- results:begin (python tools/readme_table.py) -->", "<!-- results:end -->"
+README, PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "whisper-lora.md"
 
 
 def committed() -> str:
     """Write the section from the committed files."""
     seeds = json.loads(SEEDS.read_text()) if SEEDS.is_file() else None
-    shown = section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
-    others = {path.stem.removeprefix("recipe-"): json.loads(path.read_text()) for path in RECIPES}
-    return "\n".join([shown, *recipes(others)])
+    return section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
 
 
 def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Mapping[str, Any] | None) -> str:
@@ -94,13 +93,16 @@ def costs(timings: Mapping[str, Any]) -> Iterator[str]:
     yield "| " + " | ".join([*minutes, f"{timings['peak_gib']:.1f} GiB"]) + " |"
 
 
+def committed_recipes() -> str:
+    """Write the table of the other recipes from the committed files."""
+    return "\n".join(recipes({path.stem.removeprefix("recipe-"): json.loads(path.read_text()) for path in RECIPES}))
+
+
 def recipes(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Lay out what each measured recipe taught, what it changed on its general set, and how long it took."""
-    if not results:
-        return
     machines = dict.fromkeys(say_machine(one["machine"]) for one in results.values())
-    commands = " and ".join(f"`{one['command']}`" for one in results.values())
-    yield from ("", f"{commands} ({'; '.join(machines)}):", "")
+    commands = ", ".join(f"`{one['command']}`" for one in results.values())
+    yield from (f"{commands} ({'; '.join(machines)}):", "")
     yield "| recipe | metric | base | tuned | change (95% interval) | general set (95% interval) | decision | minutes |"
     yield "|---|---|---:|---:|---:|---:|---|---:|"
     for name, result in results.items():
@@ -129,25 +131,25 @@ def ablations() -> str:
     return sweep.table(json.loads(ABLATIONS.read_text()))
 
 
-def with_section(page: str, text: str) -> str:
-    """Put the section between its marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def with_section(page: str, name: str, text: str) -> str:
+    """Put the section between the marks of that name."""
+    first, last = f"<!-- {name}:begin (python tools/readme_table.py) -->", f"<!-- {name}:end -->"
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise SystemExit(f"the marks {BEGIN} and {END} are missing; put them where the results go")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise SystemExit(f"the marks {first} and {last} are missing; put them where the table goes")
+    return f"{before}{first}\n{text}\n{last}{after}"
 
 
 def main() -> int:
     """Write the section into the README."""
-    missing = [path for path in (EVALUATION, TIMINGS) if not path.is_file()]
+    missing = [path for path in (EVALUATION, TIMINGS, ABLATIONS, *RECIPES) if not path.is_file()]
     if missing:
-        print(f"{missing[0]}: no such file; run make demo and copy its results there", file=sys.stderr)
+        print(f"{missing[0]}: no such file; measure it and copy its result there", file=sys.stderr)
         return 1
-    path = REPOSITORY / "README.md"
-    path.write_text(with_section(path.read_text(), committed()))
-    if ABLATIONS.is_file():
-        PAGE.write_text(with_section(PAGE.read_text(), ablations()))
+    readme = with_section(README.read_text(), "results", committed())
+    README.write_text(with_section(readme, "recipes", committed_recipes()))
+    PAGE.write_text(with_section(PAGE.read_text(), "ablations", ablations()))
     return 0
 
 
