@@ -67,6 +67,22 @@ def finish(folder):
     assert process.returncode == 0, said[-2000:]
 
 
+def kill(process, training, steps, seconds):
+    """Kill a training when it has done so many more steps, and then some seconds; or let it end before."""
+    log, began = training / "log.jsonl", time.time()
+    goal = reached(training).steps + steps
+    while process.poll() is None and steps:
+        rows = read_log(training) if log.exists() and log.stat().st_mtime > began else []  # else a former call's
+        if rows and rows[-1]["step"] >= goal:
+            break
+        time.sleep(0.02)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
 @pytest.mark.timeout(3600)
 def test_a_training_killed_at_random_moments_ends_in_the_same_adapter(made, tmp_path):
     whole, killed = shutil.copytree(made, tmp_path / "whole"), shutil.copytree(made, tmp_path / "killed")
@@ -74,18 +90,16 @@ def test_a_training_killed_at_random_moments_ends_in_the_same_adapter(made, tmp_
     finish(whole)
     work = sum(row.get("seconds", 0.0) for row in read_log(whole / "runs/killed/training"))
     preparing = time.monotonic() - began - work
-    draw = random.Random()
+    draw, training = random.Random(), killed / "runs/killed/training"
     moments = []
     for _ in range(KILLS):
         process = start(killed)
-        moment = preparing + draw.uniform(-0.2 * preparing, 1.4 * work / KILLS)
-        try:
-            process.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
-        done = reached(killed / "runs/killed/training").steps
-        moments.append(f"{moment:.1f} s: step {done}, {'ended' if process.returncode == 0 else 'killed'}")
+        # by steps, not by the clock, so that a machine that is busy now and idle then is killed within the training too
+        steps = draw.randint(0, round(1.4 * STEPS / KILLS))
+        seconds = draw.uniform(0, work / STEPS if steps else preparing)
+        kill(process, training, steps, seconds)
+        how = "ended" if process.returncode == 0 else "killed"
+        moments.append(f"{steps} steps and {seconds:.1f} s: step {reached(training).steps}, {how}")
     finish(killed)
     print("\n".join(moments))  # noqa: T201 - random: shown where it fails
     assert weights(killed) == weights(whole), moments
