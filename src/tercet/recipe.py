@@ -271,18 +271,20 @@ def _explain(error: ValidationError, located: Located, model: type[BaseModel]) -
     """Turn pydantic's errors into lines of place, key, value and fix."""
     for fault in error.errors(include_url=False):
         keys = tuple(part for part in fault["loc"] if not _is_branch(part, fault["loc"], located))
-        name = ".".join(str(key) for key in keys)
-        place = located.place(keys)
-        kind = fault["type"]
-        if kind == "extra_forbidden":
-            known = _known_keys(model, keys[:-1])
-            near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-            yield f"{place}: {name}: unknown key; {fix}"
-        elif kind == "missing":
-            yield f"{place}: {name}: missing; add this key"
-        else:
-            yield f"{place}: {name}: {_say(fault)}"
+        yield f"{located.place(keys)}: {explain_fault(fault, keys, model)}"
+
+
+def explain_fault(fault: Mapping[str, Any], keys: tuple[Any, ...], model: type[BaseModel]) -> str:
+    """Say of one of pydantic's errors which key of `model` it is about, what is wrong, and the fix."""
+    name = ".".join(str(key) for key in keys)
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(model, keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"{name}: unknown key; {fix}"
+    if fault["type"] == "missing":
+        return f"{name}: missing; add this key"
+    return f"{name}: {_say(fault)}"
 
 
 def _say(fault: Mapping[str, Any]) -> str:
@@ -329,7 +331,9 @@ def _known_keys(model: type[BaseModel], keys: tuple[Any, ...]) -> list[str]:
             node = options[0]
         if key is None:
             return list(node.get("properties", {}))
-        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, {})
+        others = node.get("additionalProperties")  # a mapping whose keys are the user's own names
+        others = others if isinstance(others, dict) else {}
+        node = node.get("items", {}) if isinstance(key, int) else node.get("properties", {}).get(key, others)
     return []
 
 

@@ -34,7 +34,7 @@ from tercet.files import disk_error, link_or_copy, write_atomically
 from tercet.machine import describe_machine, say_machine
 from tercet.pipeline.progress import OnProgress, silent
 from tercet.pipeline.run import StopOnInterrupt, clear_run, run_recipe, stop_between_stages
-from tercet.recipe import Recipe, Section
+from tercet.recipe import Recipe, Section, explain_fault
 from tercet.store.durable import make_folder
 from tercet.store.lock import RunLock
 from tercet.store.manifest import MANIFEST_NAME
@@ -98,7 +98,7 @@ def read_sweep(path: Path, recipe: Recipe) -> list[Cell]:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         keys = tuple(fault["loc"])
-        raise RecipeError(f"{located.place(keys)}: {'.'.join(map(str, keys))}: {fault['msg']}") from error
+        raise RecipeError(f"{located.place(keys)}: {explain_fault(fault, keys, SweepFile)}") from error
     slugs = [slug(name) for name in sweep.variants]
     if twice := next((name for name in slugs if slugs.count(name) > 1), None):
         raise RecipeError(f"{path}: variants: two names become the folder {twice!r}; rename one")
@@ -258,7 +258,8 @@ def _changed(recipe: Recipe, values: Mapping[str, Any], place: str) -> Recipe:
         return recipe.replaced(**data)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        raise RecipeError(f"{place}: set: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        said = explain_fault(fault, tuple(fault["loc"]), type(recipe.sections))
+        raise RecipeError(f"{place}: set: {said}") from error
 
 
 def _mean(seeds: Mapping[str, Any], suite: str, metric: str) -> str:

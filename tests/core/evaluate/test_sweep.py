@@ -215,8 +215,11 @@ def test_variants_share_the_bytes_of_their_records(recipe, variants, tmp_path):
     [
         ("", r"ablations\.yaml:1: a sweep file is a mapping with `variants`"),
         ("variants: {}", r"ablations\.yaml:1: variants: "),
-        ("variants:\n  a: {seed: [1]}", r"ablations\.yaml:2: variants\.a\.seed: "),
-        ("variants:\n  a: {set: {train.step: 3}}", r"ablations\.yaml:2: set: train\.step: "),
+        ("variants:\n  a: {seed: [1]}", r"ablations\.yaml:2: variants\.a\.seed: unknown key; did you mean 'seeds'\?"),
+        (
+            "variants:\n  a: {set: {train.step: 3}}",
+            r"ablations\.yaml:2: set: train\.step: unknown key; did you mean 'steps'\?",
+        ),
         ("variants:\n  a: {set: {train.steps: 0}}", r"ablations\.yaml:2: set: train\.steps: "),
         ("variants:\n  a: {set: {name.x: 0}}", r"ablations\.yaml:2: set: name\.x: name is no section"),
         ("variants:\n  a b: {}\n  A-b: {}", r"two names become the folder 'a-b'; rename one"),
