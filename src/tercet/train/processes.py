@@ -45,6 +45,9 @@ class Processes:
             raise UsageError("train.precision: fp16 needs a GPU; set bf16 or fp32")
         if precision == "bf16" and has_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise UsageError("train.precision: this GPU has no bf16; set fp16 or fp32")
+        if torch.distributed.is_available():
+            # its functions default to the group there is when they are defined, and then no one can end that group
+            import torch.distributed.nn.functional
         # not an Accelerator: its precision is one for the whole life of a process, and a notebook trains twice
         self.state = PartialState(cpu=not torch.accelerator.is_available())
         # while the interpreter still lives: gloo's threads, left to its end, now and then abort the process
