@@ -56,7 +56,8 @@ class Making:
             todo = [item for item in items if item.generator == name and item.index not in done]
             if not todo:
                 continue
-            counter = self._counter(stage, span, sum(item.generator == name for item in items) - len(todo))
+            asked = sum(item.generator == name for item in items)
+            counter = self._counter(stage, span, asked, asked - len(todo))
 
             def submit(
                 results: list[Result],
@@ -120,7 +121,7 @@ class Making:
             todo = [item for item in items if item.index in alive and stage.name not in verdicts.get(item.index, {})]
             if not todo:
                 continue
-            counter = self._counter(stage, span, len(alive) - len(todo))
+            counter = self._counter(stage, span, len(alive), len(alive) - len(todo))
             packed = self._packed(span)
             size = stage.batch_size
             batches = (
@@ -175,9 +176,11 @@ class Making:
             self._ticket.result()
             self._ticket = None
 
-    def _counter(self, stage: Stage, span: range, already: int) -> Callable[[int], None]:
-        done = span.start + already
-        total = len(self.planned.plan)
+    def _counter(self, stage: Stage, span: range, asked: int, already: int) -> Callable[[int], None]:
+        """Count what a stage is asked for: known in its span, and elsewhere taken to be the same share of the items."""
+        share = asked / len(span)
+        before, after = (round(count * share) for count in (span.start, len(self.planned.plan) - span.stop))
+        done, total = before + already, before + asked + after
 
         def count(results: int) -> None:
             nonlocal done

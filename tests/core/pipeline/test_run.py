@@ -10,6 +10,7 @@ import pytest
 
 from tercet.errors import BudgetError, CorruptError, LockedError, MakingError, NothingSurvived, StoreError
 from tercet.pipeline import planned
+from tercet.pipeline.progress import Progress
 from tercet.pipeline.run import run_recipe
 from tercet.records import Record
 from tercet.store.shards import read_records
@@ -66,6 +67,17 @@ def test_gates_reject_with_a_reason_and_rejects_are_kept(write_recipe, workers):
     assert counts["reasons"] == [["odd", "divisible", 4]]
     assert counts["rejected"] == 4
     assert len(list((result.run_dir / "rejects" / "probe").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("span", "asked"), [(4096, 24), (8, 25)], ids=["known", "estimated"])
+def test_progress_counts_what_a_stage_is_asked_for(write_recipe, monkeypatch, span, asked):
+    monkeypatch.setattr(planned, "SPAN", span)
+    recipe = write_recipe("items: 30, gates: {odd: {every: 5}, broken: {every: 100}}")
+    seen: list[Progress] = []
+    run_recipe(recipe, workers=0, progress=seen.append)
+    judged = [(one.done, one.total) for one in seen if "broken" in one.stage]
+    assert judged[-1] == (asked, asked)  # of 30 items the first gate rejects six
+    assert all(done <= total for done, total in judged)
 
 
 def test_a_gate_that_cannot_run_rejects_and_says_so(write_recipe, workers):
@@ -142,6 +154,7 @@ RUN = """
 import sys
 from pathlib import Path
 from tercet.recipe import load_recipe
+from tercet.pipeline.progress import Progress
 from tercet.pipeline.run import run_recipe
 run_recipe(load_recipe(sys.argv[1]), workers=int(sys.argv[2]))
 """
