@@ -35,15 +35,19 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     segments: Sequence[Sequence[Segment]] | None = None,
-    **others: Any,  # noqa: ARG001
+    **others: Any,
 ) -> tuple[Any, None]:
     """Attend by segments, one list of them per row; gives [rows, tokens, heads, features] as transformers expects.
 
-    The segments of a row follow one another and cover it, padding too.
+    The segments of a row follow one another and cover it, padding too. Raises NotImplementedError where the scores
+    have more to them than a scale and a mask.
     """
     import torch
     from transformers.integrations.sdpa_attention import repeat_kv
 
+    for name, what in (("softcap", "a soft cap"), ("s_aux", "sinks")):  # of the scores, as transformers names them
+        if others.get(name) is not None:
+            raise NotImplementedError(f"its attention has {what}")
     groups = query.shape[1] // key.shape[1]
     if segments is None:
         plain = torch.nn.functional.scaled_dot_product_attention(

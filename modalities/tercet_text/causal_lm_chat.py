@@ -52,12 +52,12 @@ MEND = "mend its chat template, or name another train.base"
 
 
 class TemplateFault(ValueError):
-    """The template can't render a dialog, or renders its beginning otherwise than the whole."""
+    """The template can't render a dialog, or not so that a turn of the assistant's follows what asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A dialog's tokens, and the places of those that the assistant wrote, with the end of its turns."""
+    """Tokens of a dialog, and the places of those to learn: what the assistant wrote, with the end of its turns."""
 
     ids: tuple[int, ...]
     counted: tuple[int, ...]
@@ -93,23 +93,25 @@ class ChatFormat:
                 raise ModelError(f"{path}: its chat template can't be trained on: {what}: {fault}; {MEND}")
         return found
 
-    def tokens(self, messages: Sequence[Message], tools: Tools = ()) -> Tokens:
+    def pieces(self, messages: Sequence[Message], tools: Tools = ()) -> list[Tokens]:
         """Turn a dialog into tokens, those of the plain template, and find what the assistant wrote.
+
+        That is one piece where the template writes the beginning of a dialog as it stands in the whole. One that
+        writes a turn otherwise once it is past (Qwen3 leaves out its thoughts) gives a piece for each turn of the
+        assistant's: the dialog up to it, as the model will be asked, with nothing but that turn to learn.
 
         Raises:
             TemplateFault: the template can't render it.
         """
         folded = self.fold(messages, tools)
         if "{% generation %}" in self.tokenizer.chat_template:
-            return self._marked(folded, tools)
-        text = self._render(folded, tools)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        counted: list[int] = []
-        for start, end in self._spans(folded, tools, text):
-            places = [at for at, (a, b) in enumerate(encoded["offset_mapping"]) if at and a < end and b > start]
-            ending = [at for at in places if encoded["input_ids"][at] in self.ends]
-            counted += [at for at in places if not ending or at <= ending[-1]]
-        return Tokens(tuple(encoded["input_ids"]), tuple(counted))
+            return [self._marked(folded, tools)]
+        ends = [at for at, message in enumerate(folded, 1) if message["role"] == "assistant"]
+        turns = [self._turn(folded[:end], tools) for end in ends]
+        whole = self._render(folded, tools)
+        if all(whole.startswith(text) for text, _ in turns):
+            return [self._tokens(whole, [(start, len(text)) for text, start in turns])]
+        return [self._tokens(text, [(start, len(text))]) for text, start in turns]
 
     def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
         """Give the tokens that the assistant's next turn follows."""
@@ -137,19 +139,21 @@ class ChatFormat:
         text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=not self.knows_tools)
         return text.strip()
 
-    def _spans(self, messages: Sequence[Message], tools: Tools, text: str) -> list[tuple[int, int]]:
-        spans = []
-        for at, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._render(messages[:at], tools, prompt=True)
-            after = self._render(messages[: at + 1], tools)
-            if not text.startswith(after) or not after.startswith(before):
-                raise TemplateFault(
-                    "it renders the beginning of a dialog otherwise than the whole (without <think>, say)"
-                )
-            spans.append((len(before), len(after)))
-        return spans
+    def _turn(self, messages: Sequence[Message], tools: Tools) -> tuple[str, int]:
+        """Give a dialog that ends in a turn of the assistant's as text, and where that turn begins."""
+        before, text = self._render(messages[:-1], tools, prompt=True), self._render(messages, tools)
+        if not text.startswith(before):
+            raise TemplateFault("it asks for a turn otherwise than it renders what stands before it")
+        return text, len(before)
+
+    def _tokens(self, text: str, spans: Sequence[tuple[int, int]]) -> Tokens:
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        counted: list[int] = []
+        for start, end in spans:
+            places = [at for at, (a, b) in enumerate(encoded["offset_mapping"]) if at and a < end and b > start]
+            ending = [at for at in places if encoded["input_ids"][at] in self.ends]
+            counted += [at for at in places if not ending or at <= ending[-1]]
+        return Tokens(tuple(encoded["input_ids"]), tuple(counted))
 
     def _marked(self, messages: Sequence[Message], tools: Tools) -> Tokens:
         """Let the template say itself what the assistant wrote."""
@@ -164,6 +168,7 @@ class ChatFormat:
     def _apply(self, messages: Sequence[Message], tools: Tools, **wishes: Any) -> Any:
         from jinja2 import TemplateError
 
+        wishes["enable_thinking"] = False  # to a template that can think: our dialogs hold answers alone
         try:
             return self.tokenizer.apply_chat_template(list(messages), tools=self._given(tools), **wishes)
         except (TemplateError, TypeError, KeyError) as error:
@@ -175,12 +180,12 @@ class ChatFormat:
     def _fault(self, messages: Sequence[Message], tools: Tools) -> str:
         """Say why a dialog can't be trained on; empty when it can."""
         try:
-            probe = self.tokens(messages, tools)
+            pieces = self.pieces(messages, tools)
         except TemplateFault as error:
             return str(error)
         except (NotImplementedError, ValueError):  # a tokenizer written in Python
             return "its tokenizer doesn't say where tokens stand in a text, as those of tokenizer.json do"
-        num_ends = sum(probe.ids[at] in self.ends for at in probe.counted)
+        num_ends = sum(piece.ids[at] in self.ends for piece in pieces for at in piece.counted)
         if num_ends < sum(message["role"] == "assistant" for message in messages):
             return "an assistant's turn isn't ended by a token that ends an answer"
         return ""

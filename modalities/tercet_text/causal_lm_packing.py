@@ -26,7 +26,7 @@ BUCKET = 256  # dialogs that are packed together: enough to fill rows, few enoug
 
 @dataclass(frozen=True, slots=True)
 class Dialog:
-    """A dialog to pack: its record, its tokens, and the kind of beginning that it shares with others."""
+    """A dialog to pack, or a piece of one: its record, its tokens, and the beginning that it shares with others."""
 
     record: str
     tokens: Tokens

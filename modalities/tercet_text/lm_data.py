@@ -75,7 +75,7 @@ def _mend(left_out: Mapping[str, int], context: int) -> str:
 
 def _general(form: ChatFormat, question: str, answer: Written) -> Dialog:
     text = answer.text if answer.is_whole else answer.text.rstrip("\ufffd")  # a character that was cut
-    tokens = form.tokens([{"role": "user", "content": question}, {"role": "assistant", "content": text}])
+    [tokens] = form.pieces([{"role": "user", "content": question}, {"role": "assistant", "content": text}])
     return Dialog(f"general/{question}", tokens if answer.is_whole else _without_end(form, tokens), "general")
 
 
@@ -101,18 +101,20 @@ def _read(
     for done, record in enumerate(records, 1):
         messages, tools = chat_messages(record.payload["messages"]), tools_of(record)
         try:
-            tokens = form.tokens(messages, tools)
+            pieces = form.pieces(messages, tools)
         except TemplateFault as fault:
             left_out[f"{UNFIT}: {fault}"] += 1
             continue
-        if len(tokens.ids) > context:
+        learned = [piece for piece in pieces if piece.counted]
+        if any(len(piece.ids) > context for piece in pieces):
             left_out[TOO_LONG] += 1
-        elif not tokens.counted:
+        elif not learned:
             left_out[SILENT] += 1
         else:
             system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-            dialogs.append(Dialog(record.id, tokens, digest(system, record.payload["tools"])))
-            kept.append(record)
+            beginning = digest(system, record.payload["tools"])
+            dialogs += [Dialog(record.id, piece, beginning) for piece in learned]
+            kept += [record] * len(learned)
         if done % TOLD_EVERY == 0 or done == len(records):
             on_units(done, len(records))
     return dialogs, kept, left_out
@@ -161,7 +163,7 @@ class PackedData:
         """Say what the data holds; `tokens_apart` counts what its dialogs are when each stands alone."""
         apart = sum(len(self.dialogs[number].tokens.ids) for row in self.packs for number in row.dialogs)
         return {
-            "dialogs": len(self.dialogs),
+            "dialogs": len({dialog.record for dialog in self.dialogs}),
             "left_out": dict(self.left_out),
             "rows": len(self.rows),
             "replay_rows": len(self.replay),

@@ -71,7 +71,7 @@ def form_of(tokenizer: Any, template: str = "") -> ChatFormat:
 
 
 def counted_text(form: ChatFormat, messages: list[dict[str, Any]], tools: list[Any]) -> str:
-    tokens = form.tokens(messages, tools)
+    [tokens] = form.pieces(messages, tools)
     return str(form.tokenizer.decode([tokens.ids[at] for at in tokens.counted]))
 
 
@@ -104,7 +104,7 @@ def test_any_dialog_has_the_plain_templates_tokens(tokenizer: Any, said: list[tu
     messages = [
         {"role": role, "content": text} for pair in said for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    tokens = form.tokens(messages)
+    [tokens] = form.pieces(messages)
     assert list(tokens.ids) == list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
     counted = tokenizer.decode([tokens.ids[at] for at in tokens.counted])
     assert counted == tokenizer.decode(
@@ -114,7 +114,7 @@ def test_any_dialog_has_the_plain_templates_tokens(tokenizer: Any, said: list[tu
 
 def test_a_prompt_and_its_answer_are_the_beginning_of_the_dialog(tokenizer: Any) -> None:
     form = form_of(tokenizer)
-    whole = form.tokens(DIALOG, [TOOL]).ids
+    whole = form.pieces(DIALOG, [TOOL])[0].ids
     for at in (2, 4, 6):
         prompt = form.prompt(DIALOG[:at], [TOOL])
         assert list(whole[: len(prompt)]) == prompt
@@ -140,14 +140,32 @@ def test_tools_that_the_system_message_names_are_not_named_again(tokenizer: Any)
 
 
 def test_a_template_that_rewrites_the_past_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(TemplateFault, match="otherwise than the whole"):
-        form_of(tokenizer, LAST_ALONE).tokens(DIALOG[:5])
+    with pytest.raises(TemplateFault, match="asks for a turn otherwise than it renders what stands before it"):
+        form_of(tokenizer, LAST_ALONE).pieces(DIALOG[:5])
 
 
-THINKING = (  # as Qwen3's: a thought before the last answer, none before earlier ones
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think>{% endif %}"
-    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+@pytest.mark.parametrize("knows_how_not_to", [True, False])
+def test_a_template_that_thinks_before_the_last_answer_alone_gives_a_piece_per_answer(
+    tokenizer: Any, knows_how_not_to: bool
+) -> None:
+    thought = "<think></think>\n"  # as Qwen3's
+    past = "{{ m.content }}"
+    thinking = NATIVE.replace(past, f"{{{{ {thought!r} if m.role == 'assistant' and loop.last }}}}{past}")
+    if knows_how_not_to:
+        unless = f"{{% if enable_thinking is defined and not enable_thinking %}}{thought}{{% endif %}}"
+        thinking = thinking.replace("assistant\n{% endif %}", f"assistant\n{unless}{{% endif %}}")
+    form = form_of(tokenizer, thinking)
+    assert form.knows_tools
+    pieces = form.pieces(DIALOG, [TOOL])
+    answers = [at for at, one in enumerate(DIALOG) if one["role"] == "assistant"]
+    for at, piece in zip(answers, pieces, strict=True):
+        prompt = form.prompt(DIALOG[:at], [TOOL])
+        assert list(piece.ids[: len(prompt)]) == prompt  # learned as it will be asked
+        said = tokenizer.decode([piece.ids[place] for place in piece.counted])
+        answer = DIALOG[at]["content"] or counted_call(form)
+        assert said == ("" if knows_how_not_to else thought) + answer + END
+
+
 ENDS_ONCE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}"
     "{{ '<|im_end|>' if loop.index < 3 }}{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
@@ -163,7 +181,7 @@ NO_CALLS = NO_SYSTEM.replace(
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (THINKING, r"a dialog of two turns: it renders the beginning of a dialog otherwise than the whole .*; mend"),
+        (LAST_ALONE, "a dialog of one turn: it asks for a turn otherwise than it renders what stands before it; mend"),
         (ENDS_ONCE, "a dialog of two turns: an assistant's turn isn't ended by a token that ends an answer"),
         ("{{ raise_exception('no') }}{% generation %}{% endgeneration %}", "a dialog of one turn: no;"),
         (NO_CALLS, "a dialog with a call and its result: no <;"),

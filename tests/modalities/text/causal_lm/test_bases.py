@@ -86,6 +86,27 @@ def test_a_base_that_loss_and_decoding_cannot_run_is_refused(
         check_model(model, folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "more", "said"),
+    [
+        ("Gemma2", {"head_dim": 8, "final_logit_softcapping": None}, "its attention has a soft cap"),
+        ("GptOss", {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "its attention has sinks"),
+    ],
+)
+def test_a_base_that_attends_in_a_way_of_its_own_is_refused(
+    task: CausalLm, folder: Path, tmp_path: Path, kind: str, more: dict[str, Any], said: str
+) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2, **more,
+    )  # fmt: skip
+    path = tiny_base(folder, tmp_path / kind, getattr(transformers, f"{kind}ForCausalLM")(config))
+    with pytest.raises(ModelError, match=f"can't be run on packed dialogs.*NotImplementedError: {said}; name another"):
+        task.load_base(path)
+
+
 @pytest.mark.parametrize(("kind", "adapted"), [("Llama", 7), ("Phi3", 4)])  # linear layers of a block; some are fused
 def test_an_adapter_is_put_on_every_linear_layer_of_a_block(task: CausalLm, kind: str, adapted: int) -> None:
     import transformers
