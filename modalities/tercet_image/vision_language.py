@@ -134,15 +134,21 @@ class VisionLanguage(PictureTask):
         return Example(text, text, "", {"picture": picture, "question": question.strip() or DESCRIBE})
 
     def answer(self, model: Any, examples: Sequence[Example], on_units: OnUnits) -> Iterator[str]:
-        """Answer greedily, in batches of one size."""
+        """Answer greedily, in batches of one size; a question that leaves no room is told so, and not cut."""
         reader = self._reader(model)
         for start in range(0, len(examples), BATCH_SIZE):
             some = examples[start : start + BATCH_SIZE]
             filled = [*some, *[some[-1]] * (BATCH_SIZE - len(some))]
             pictures = [open_picture(one.content["picture"], one.id) for one in filled]
-            inputs = reader.ask(pictures, [one.content["question"] for one in filled], PAD_TO)
+            questions = [one.content["question"] for one in filled]
+            sizes = [reader.size(*asked) for asked in zip(pictures, questions, strict=True)]
+            has_room = [size + MOST_TOKENS <= reader.context for size in sizes]
+            kept = [question if fits else "" for question, fits in zip(questions, has_room, strict=True)]
+            inputs = reader.ask(pictures, kept, PAD_TO)
             written = reader.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
-            yield from reader.read(written[:, inputs["input_ids"].shape[1] :])[: len(some)]
+            said = reader.read(written[:, inputs["input_ids"].shape[1] :])
+            for answer, size, fits in list(zip(said, sizes, has_room, strict=True))[: len(some)]:
+                yield answer if fits else f"(no answer: {size} tokens leave no room in {reader.context})"
             on_units(start + len(some), len(examples))
 
     def measure(self, example: Example, prediction: str) -> Measured:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
 import pytest
 from PIL import Image
-from tests.modalities.image.vision_language.conftest import quietly
+from tests.modalities.image.vision_language.conftest import CONTEXT, quietly
 
 from tercet.errors import SourceError
 from tercet.evaluate.run import evaluate_recipe
@@ -85,6 +86,16 @@ def test_an_answer_does_not_depend_on_how_many_are_asked(task, model, run_dir):
     together = list(task.answer(model, examples, lambda *at: told.append(at)))
     assert together == [said for one in examples for said in task.answer(model, [one], quietly)]
     assert told == [(3, 3)]
+
+
+def test_a_question_without_room_is_told_so_and_its_neighbours_are_answered(task, model, run_dir):
+    examples = list(task.suites(run_dir)[0].examples[:2])
+    content = {**examples[0].content, "question": "what? " * 30}
+    asked = [dataclasses.replace(examples[0], content=content), examples[1]]
+    first, second = task.answer(model, asked, quietly)
+    assert first.startswith("(no answer: ")
+    assert first.endswith(f"leave no room in {CONTEXT})")
+    assert [second] == list(task.answer(model, [examples[1]], quietly))
 
 
 def test_a_user_asks_about_a_file(task, tmp_path, run_dir):
