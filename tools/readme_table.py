@@ -1,9 +1,10 @@
-"""Write the README's result tables from committed runs: an evaluation, what the demo cost, seeds, and other recipes.
+"""Write the README's result tables from committed runs: the demo, its seeds, other recipes, and the trainers' race.
 
-Copy a run's `evaluation.json` and `timings.json` to benchmarks/results/ as demo-evaluation.json and
-demo-timings.json, and the `seeds.json` of `tercet bench demo` as demo-seeds.json; `python -m tools.recipes` writes
-recipe-<name>.json there. The `sweep.json` of recipes/pharmacy-ablations.yaml goes there as ablations.json, and into
-docs/whisper-lora.md. Then run this file. README and page hold no number that isn't in those.
+Copy a run's `evaluation.json` and `timings.json` to benchmarks/results/ as demo-evaluation.json and demo-timings.json,
+and the `seeds.json` of `tercet bench demo` as demo-seeds.json; `python -m tools.recipes` writes recipe-<name>.json
+there, and benchmarks/training/ its training-<name>.json. The `sweep.json` of recipes/pharmacy-ablations.yaml goes there
+as ablations.json, and into docs/whisper-lora.md. Then run this file. README and page hold no number that isn't in
+those.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TIMINGS = REPOSITORY / "benchmarks" / "results" / "demo-timings.json"
 RECIPES = [
     REPOSITORY / "benchmarks" / "results" / f"recipe-{name}.json" for name in ("support", "brand-vqa", "brand-pictures")
 ]
+TRAINERS = [REPOSITORY / "benchmarks" / "results" / f"training-{name}.json" for name in ("whisper", "lm")]
 ABLATIONS = REPOSITORY / "benchmarks" / "results" / "ablations.json"
 README, PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "whisper-lora.md"
 
@@ -122,6 +124,35 @@ def recipes(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         )
 
 
+def committed_trainers() -> str:
+    """Write the table of the trainers from the committed files."""
+    return "\n".join(trainers([json.loads(path.read_text()) for path in TRAINERS]))
+
+
+def trainers(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Lay out our training beside transformers' trainer: speed, memory, and what each learned."""
+    machines = dict.fromkeys(result["machine"] for result in results)
+    commands = ", ".join(f"`{result['command']}`" for result in results)
+    yield from (f"{commands} ({'; '.join(machines)}):", "")
+    yield "| training | per second, ours and theirs | ratio (95% interval) | steps alone | peak memory | afterwards |"
+    yield "|---|---:|---:|---:|---:|---|"
+    for result in results:
+        ratio, alone, rates, memory = (
+            result[name] for name in ("ratio", "ratio_of_steps_alone", "per_second", "peak_memory_gib")
+        )
+        if "wer" in result:
+            name, unit, wer = "Whisper tiny.en", "s of speech", result["wer"]
+            learned = f"WER {wer['ours']:.1f} and {wer['theirs']:.1f}, untrained {wer['untrained']:.1f}: {_change(wer)}"
+        else:
+            name, unit, loss = "SmolLM2-135M, short dialogs", "tokens", result["held_out_loss"]
+            learned = f"loss {loss['ours']:.3f} and {loss['theirs']:.3f}"
+        yield (
+            f"| {name} | {rates['ours']:.0f} and {rates['theirs']:.0f} {unit} | "
+            f"{ratio['median']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f}) | {alone['median']:.1f} | "
+            f"{memory['ours']:.1f} and {memory['theirs']:.1f} GiB | {learned} |"
+        )
+
+
 def _change(held: Mapping[str, Any]) -> str:
     return f"{held['change']:+.1f} ({held['low']:+.1f} to {held['high']:+.1f})"
 
@@ -143,12 +174,13 @@ def with_section(page: str, name: str, text: str) -> str:
 
 def main() -> int:
     """Write the section into the README."""
-    missing = [path for path in (EVALUATION, TIMINGS, ABLATIONS, *RECIPES) if not path.is_file()]
+    missing = [path for path in (EVALUATION, TIMINGS, ABLATIONS, *RECIPES, *TRAINERS) if not path.is_file()]
     if missing:
         print(f"{missing[0]}: no such file; measure it and copy its result there", file=sys.stderr)
         return 1
     readme = with_section(README.read_text(), "results", committed())
-    README.write_text(with_section(readme, "recipes", committed_recipes()))
+    readme = with_section(readme, "recipes", committed_recipes())
+    README.write_text(with_section(readme, "trainers", committed_trainers()))
     PAGE.write_text(with_section(PAGE.read_text(), "ablations", ablations()))
     return 0
 

@@ -1,14 +1,14 @@
 """Whisper's fine-tuning in tercet against transformers' Seq2SeqTrainer with PEFT, as its guides write it.
 
-    python benchmarks/training/whisper_trainer.py --pairs 6 --steps 10 --clips 240
+    python benchmarks/training/whisper_trainer.py --pairs 6 --steps 20 --clips 240
 
 Both train Whisper tiny.en in fp32 on the same clips of 2 to 6 s, without augmentation, with the same adapter, optimiser
 and schedule, and as many clips per optimiser step on average, so that equal steps are equal passes. Each side is a
 process of its own. They take turns in segments of `--steps` steps, in ABBA order, after one segment to warm up. A rate
-is seconds of speech (without padding and gaps) per second, the side's preparation (features; ours also packs, and runs
-the frozen encoder once) spread over its steps. The result is the ratio within each pair, ours / theirs, with the
-bootstrap's 95 % of its median. Then both write down clips of held-out sentences. Writes
-benchmarks/results/training-whisper.json.
+is seconds of speech (without padding and gaps) per second, the side's preparation (features; ours also packs every clip
+three times in other company, and runs the frozen encoder over that once) spread over its steps. The result is the ratio
+within each pair, ours / theirs, with the bootstrap's 95 % of its median. Then both write down clips of the sentences in
+held_out.txt, whose intervals resample sentences. Writes benchmarks/results/training-whisper.json.
 """
 
 from __future__ import annotations
@@ -33,30 +33,28 @@ SAMPLE = REPOSITORY / "recipes" / "pharmacy"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "training-whisper.json"
 VOICES = (("hibari", "heart"), ("pico", "en-US"), ("hibari", "heart-gb"), ("pico", "en-GB"))
 SHORTEST, LONGEST = 2.0, 6.0  # seconds
-HELD_OUT_PHRASES = 20
-SIDES = Path(__file__).with_name("whisper_sides.py")
+SIDES, HELD_OUT = (Path(__file__).with_name(name) for name in ("whisper_sides.py", "held_out.txt"))
 TARGET, MARGIN = 2.5, 1.0  # audio-seconds per second, ours / theirs; points of WER
 
 
 def make_clips(folder: Path, num_train: int, num_held_out: int) -> None:
-    """Let our engines say the sample recipe's sentences; some sentences are held out."""
+    """Let our engines say the sample recipe's sentences, and those that judge; the terms in them are the same."""
     import soundfile
 
     from tercet_audio.clip import finish
     from tercet_audio.engines import ready_engine
 
-    lines = (SAMPLE / "phrases.txt").read_text().splitlines()
-    phrases = [line for line in lines if line and not line.startswith("#")]
     draw = random.Random(1)
-    draw.shuffle(phrases)
     terms = [term.text for term in read_terms(SAMPLE / "terms.csv")]
-    wanted = {"held_out": (phrases[:HELD_OUT_PHRASES], num_held_out), "train": (phrases[HELD_OUT_PHRASES:], num_train)}
+    wanted = {"held_out": (HELD_OUT, num_held_out), "train": (SAMPLE / "phrases.txt", num_train)}
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for split, (some, count) in wanted.items():
+    for split, (source, count) in wanted.items():
+        some = [line for line in source.read_text().splitlines() if line and not line.startswith("#")]
+        draw.shuffle(some)
         made = tried = 0
         while made < count:
-            engine, voice = VOICES[tried % len(VOICES)]
+            engine, voice = VOICES[(tried + tried // len(some)) % len(VOICES)]  # a sentence's next clip, another voice
             phrase, term = some[tried % len(some)], draw.choice(terms)
             text = phrase.replace("{term}", term)
             text = text[0].upper() + text[1:]
@@ -142,9 +140,9 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=6, help="pairs of segments")
-    parser.add_argument("--steps", type=int, default=10, help="optimiser steps of one segment")
+    parser.add_argument("--steps", type=int, default=20, help="optimiser steps of one segment")
     parser.add_argument("--clips", type=int, default=240, help="clips to train on")
-    parser.add_argument("--held-out", type=int, default=240, help="clips to judge with")
+    parser.add_argument("--held-out", type=int, default=360, help="clips to judge with")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, help="folder of the clips; made on first use")
     parser.add_argument("--output", type=Path, default=RESULTS)
