@@ -73,10 +73,11 @@ def test_the_readmes_results_are_those_of_the_committed_run() -> None:
         assert table.with_section(readme, name, text) == readme, "run: python tools/readme_table.py"
 
 
-def test_the_table_of_the_ablations_is_that_of_the_committed_sweep() -> None:
+def test_the_pages_tables_are_those_of_the_committed_seeds_and_sweep() -> None:
     tables = tool("readme_table")
     page = tables.PAGE.read_text()
-    assert tables.with_section(page, "ablations", tables.ablations()) == page, "run: python tools/readme_table.py"
+    for name, text in (("seeds", tables.committed_seeds()), ("ablations", tables.ablations())):
+        assert tables.with_section(page, name, text) == page, "run: python tools/readme_table.py"
 
 
 def test_the_result_table_shows_every_metric_with_its_interval() -> None:
@@ -94,7 +95,7 @@ def test_the_result_table_shows_every_metric_with_its_interval() -> None:
         "total_minutes": 2.0,
         "peak_gib": 3.5,
     }
-    written = tool("readme_table").section(evaluation, timings, None)
+    written = tool("readme_table").section(evaluation, timings)
     assert "**Decision: promote**" in written
     numbers = "| 96.7 | 5.0 | -91.7 (-95.0 to -88.2) | 60 | 20 |"
     rows = [f"| {title} | {metric} {numbers}" for title in ("held-out carriers", "everyday") for metric in ("wer", "a")]

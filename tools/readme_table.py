@@ -34,12 +34,11 @@ README, PAGE = REPOSITORY / "README.md", REPOSITORY / "docs" / "whisper-lora.md"
 
 def committed() -> str:
     """Write the section from the committed files."""
-    seeds = json.loads(SEEDS.read_text()) if SEEDS.is_file() else None
-    return section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()), seeds)
+    return section(json.loads(EVALUATION.read_text()), json.loads(TIMINGS.read_text()))
 
 
-def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Mapping[str, Any] | None) -> str:
-    """Write decision, lift and costs as Markdown, then the seeds where they were run."""
+def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any]) -> str:
+    """Write decision, lift and costs as Markdown."""
     lines = [
         f"`{timings['command']}` printed this ({say_machine(timings['machine'])}):",
         "",
@@ -49,9 +48,12 @@ def section(evaluation: Mapping[str, Any], timings: Mapping[str, Any], seeds: Ma
         "",
         *costs(timings),
     ]
-    if seeds is not None:
-        lines += ["", *main_rows(table(seeds).splitlines())]
     return "\n".join(lines)
+
+
+def committed_seeds() -> str:
+    """Write the main rows of the seeds' table from the committed file."""
+    return "\n".join(main_rows(table(json.loads(SEEDS.read_text())).splitlines()))
 
 
 def main_rows(lines: Sequence[str]) -> list[str]:
@@ -173,15 +175,16 @@ def with_section(page: str, name: str, text: str) -> str:
 
 
 def main() -> int:
-    """Write the section into the README."""
-    missing = [path for path in (EVALUATION, TIMINGS, ABLATIONS, *RECIPES, *TRAINERS) if not path.is_file()]
+    """Write the sections into README and page."""
+    missing = [path for path in (EVALUATION, TIMINGS, SEEDS, ABLATIONS, *RECIPES, *TRAINERS) if not path.is_file()]
     if missing:
         print(f"{missing[0]}: no such file; measure it and copy its result there", file=sys.stderr)
         return 1
     readme = with_section(README.read_text(), "results", committed())
     readme = with_section(readme, "recipes", committed_recipes())
     README.write_text(with_section(readme, "trainers", committed_trainers()))
-    PAGE.write_text(with_section(PAGE.read_text(), "ablations", ablations()))
+    page = with_section(PAGE.read_text(), "seeds", committed_seeds())
+    PAGE.write_text(with_section(page, "ablations", ablations()))
     return 0
 
 
