@@ -98,4 +98,4 @@ def test_the_report_shows_how_the_loss_went(trained):
     recipe, _ = trained
     evaluate_recipe(recipe, threads=1)
     page = write_report(recipe.root / "runs/learn").read_text()
-    assert '<img src="data:image/svg+xml;base64,' in page
+    assert '<img class="curve" src="data:image/svg+xml;base64,' in page
