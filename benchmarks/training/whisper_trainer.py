@@ -26,7 +26,7 @@ from turns import Side, compared, take_turns
 from tercet.compat import prepare_torchaudio
 from tercet.evaluate.statistics import Counts, compare
 from tercet.machine import describe_machine, say_machine
-from tercet.sources import read_terms
+from tercet.sources import read_phrases, read_terms
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY / "recipes" / "pharmacy"
@@ -50,7 +50,7 @@ def make_clips(folder: Path, num_train: int, num_held_out: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for split, (source, count) in wanted.items():
-        some = [line for line in source.read_text().splitlines() if line and not line.startswith("#")]
+        some = read_phrases(source)
         draw.shuffle(some)
         made = tried = 0
         while made < count:

@@ -1,4 +1,4 @@
-"""A tiny StableDiffusionPipeline with random weights: real code, meaningless pixels, which enter no data set."""
+"""A tiny StableDiffusionPipeline of random weights, and what a task's tests need of their folder `root`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tercet.compat import prepare_torchaudio
+from tercet.recipe import Recipe, load_recipe
 
 CARD = "---\nlicense: apache-2.0\n---\nRandom weights for a test.\n"
 MAX_TOKENS = 192  # a character a token: the tokenizer below merges nothing
@@ -21,6 +22,40 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build(folder)
     return folder
+
+
+def quietly(*_: Any) -> None:
+    pass
+
+
+def catch_question(monkeypatch: pytest.MonkeyPatch, parts: Any) -> dict[str, Any]:
+    """Let the denoiser answer zeros; what it was asked last stands in what this returns: `noisy` and `times`."""
+    import torch
+
+    seen: dict[str, Any] = {}
+
+    def predict(noisy: Any, times: Any, told: Any) -> Any:
+        del told
+        seen.update(noisy=noisy, times=times)
+        return torch.zeros_like(noisy)
+
+    monkeypatch.setattr(parts, "predict", predict)
+    return seen
+
+
+@pytest.fixture
+def recipe(root: Path) -> Recipe:
+    return load_recipe(root / "recipe.yaml")
+
+
+@pytest.fixture
+def run_dir(root: Path) -> Path:
+    return root / "runs" / "brand"
+
+
+@pytest.fixture
+def model(task: Any, root: Path) -> Any:
+    return task.load_base(root / "base")
 
 
 def build(folder: Path) -> None:

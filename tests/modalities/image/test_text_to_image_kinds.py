@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.modalities.image.conftest import catch_question
 
 from tercet.pipeline.run import run_recipe
 from tercet.recipe import Adapter, load_recipe
@@ -167,13 +168,7 @@ def test_a_flow_is_trained_to_go_from_picture_to_noise(task, root, monkeypatch):
     model = task.load_base(root / "base")
     parts = parts_of(model)
     batch = task.prepare(model, root / "runs" / "brand", 3, lambda *_: None).collate([0, 1, 2], [])
-    seen: dict[str, Any] = {}
-
-    def predict(noisy: Any, times: Any, told: Any) -> Any:
-        seen.update(noisy=noisy, times=times)
-        return torch.zeros_like(noisy)
-
-    monkeypatch.setattr(parts, "predict", predict)
+    seen = catch_question(monkeypatch, parts)
     torch.manual_seed(5)
     loss = float(task.loss(model, batch))
     sigma = (seen["times"] / 1000).view(-1, 1, 1, 1)

@@ -39,10 +39,6 @@ train:
 """
 
 
-def quietly(*_: Any) -> None:
-    pass
-
-
 @pytest.fixture(scope="session")
 def root(tmp_path_factory, tiny_pipeline):
     """A recipe's folder with its base and its finished run."""
@@ -54,23 +50,8 @@ def root(tmp_path_factory, tiny_pipeline):
 
 
 @pytest.fixture
-def recipe(root):
-    return load_recipe(root / "recipe.yaml")
-
-
-@pytest.fixture
-def run_dir(root):
-    return root / "runs" / "brand"
-
-
-@pytest.fixture
 def task(recipe):
     return TextToImage(recipe)
-
-
-@pytest.fixture
-def model(task, root):
-    return task.load_base(root / "base")
 
 
 def adapted(task: TextToImage, root: Path, targets: str | None = None, kernels: str = "peft") -> Any:

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from tests.modalities.image.text_to_image.conftest import quietly, with_scheduler
+from tests.modalities.image.conftest import quietly
+from tests.modalities.image.text_to_image.conftest import with_scheduler
 
 from tercet.errors import CorruptError, ModelError, NothingSurvived, SourceError, UsageError
 from tercet.models import ResolvedModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.modalities.image.text_to_image.conftest import adapted, quietly, with_scheduler
+from tests.modalities.image.conftest import catch_question, quietly
+from tests.modalities.image.text_to_image.conftest import adapted, with_scheduler
 
 from tercet.train.adapters import trainable
 from tercet_image.t2i_parts import parts_of
@@ -42,13 +43,7 @@ def test_min_snr_weighs_each_prediction_as_an_error_in_the_picture(task, model, 
     with_scheduler(model, prediction_type=kind)
     parts = parts_of(model)
     batch = task.prepare(model, run_dir, 3, quietly).collate([0, 1, 2], [])
-    seen: dict[str, Any] = {}
-
-    def predict(noisy: Any, times: Any, told: Any) -> Any:
-        seen.update(noisy=noisy, times=times)
-        return torch.zeros_like(noisy)
-
-    monkeypatch.setattr(parts, "predict", predict)
+    seen = catch_question(monkeypatch, parts)
     torch.manual_seed(5)
     loss = float(task.loss(model, batch))
     signal = parts.pipeline.scheduler.alphas_cumprod[seen["times"]].double().view(-1, 1, 1, 1)

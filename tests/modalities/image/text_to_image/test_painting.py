@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from tests.modalities.image.text_to_image.conftest import adapted, quietly
+from tests.modalities.image.conftest import quietly
+from tests.modalities.image.text_to_image.conftest import adapted
 
 from tercet.errors import SourceError, UsageError
 from tercet.evaluate.run import evaluate_recipe

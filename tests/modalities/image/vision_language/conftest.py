@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -112,29 +111,10 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def recipe(root):
-    return load_recipe(root / "recipe.yaml")
-
-
-@pytest.fixture
-def run_dir(root):
-    return root / "runs" / "brand"
-
-
-@pytest.fixture
 def task(recipe):
     return VisionLanguage(recipe)
 
 
 @pytest.fixture
-def model(task, root):
-    return task.load_base(root / "base")
-
-
-@pytest.fixture
 def data(task, model, run_dir):
     return task.prepare(model, run_dir, 3, lambda *_: None)
-
-
-def quietly(*_: Any) -> None:
-    pass

@@ -8,7 +8,8 @@ import json
 
 import pytest
 from PIL import Image
-from tests.modalities.image.vision_language.conftest import CONTEXT, quietly
+from tests.modalities.image.conftest import quietly
+from tests.modalities.image.vision_language.conftest import CONTEXT
 
 from tercet.errors import SourceError
 from tercet.evaluate.run import evaluate_recipe

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.modalities.image.vision_language.conftest import quietly
+from tests.modalities.image.conftest import quietly
 
 from tercet.errors import CorruptError, ModelError, NothingSurvived, UsageError
 from tercet.models import ResolvedModel

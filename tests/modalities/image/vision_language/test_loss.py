@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.modalities.image.vision_language.conftest import quietly
+from tests.modalities.image.conftest import quietly
 
 from tercet.recipe import Adapter
 from tercet.train.adapters import attach, trainable

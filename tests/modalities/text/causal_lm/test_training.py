@@ -221,3 +221,16 @@ def test_activations_may_be_computed_twice(task: CausalLm, folder: Path) -> None
         gradients.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})
     for name, value in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], value)
+
+
+def test_a_template_that_rewrites_past_turns_gives_a_packed_piece_per_answer(task: CausalLm, folder: Path) -> None:
+    model: Any = task.load_base(folder)
+    task._form.tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    data = prepared(model, task._form, DIALOGS)
+    assert data.describe()["dialogs"] == len(DIALOGS)
+    assert [dialog.record for dialog in data.dialogs] == ["one", "one", "two", "three", "four"]  # one answers twice
+    with torch.no_grad():
+        assert farthest(logits_apart(folder, data), logits_packed(model, data)) < 1e-4
