@@ -227,7 +227,8 @@ def test_a_template_that_rewrites_past_turns_gives_a_packed_piece_per_answer(tas
     model: Any = task.load_base(folder)
     task._form.tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-        "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% if m.role == 'assistant' and loop.last %}<think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     data = prepared(model, task._form, DIALOGS)
     assert data.describe()["dialogs"] == len(DIALOGS)
